@@ -132,7 +132,9 @@ class Database:
                         await connection.execute(sql)
                         await connection.execute(
                             "insert into schema_migrations(number, name, digest) values($1, $2, $3)",
-                            number, name, digest,
+                            number,
+                            name,
+                            digest,
                         )
                     applied.append(name)
             finally:

@@ -73,6 +73,4 @@ class LedgerUnavailable(Problem):
 
 def error_body(problem: Problem) -> dict[str, Any]:
     """OpenAI's error body: `{"error": {"message", "type", "code", "param"}}`."""
-    return {
-        "error": {"message": problem.message, "type": problem.type, "code": problem.code, "param": problem.param}
-    }
+    return {"error": {"message": problem.message, "type": problem.type, "code": problem.code, "param": problem.param}}
