@@ -1,0 +1,1 @@
+"""Child processes on this machine: a database, a dev chain, workers. Knows no domain."""
