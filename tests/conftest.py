@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+
 from freehold.db import Database
 from freehold.host.postgres import Postgres
 

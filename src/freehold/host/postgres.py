@@ -155,7 +155,7 @@ def _short_socket(run: Path) -> Path:
     kept = _read(noted).strip()
     if kept and _private_and_ours(Path(kept)):
         return Path(kept)
-    made = Path(tempfile.mkdtemp(prefix="freehold-", dir="/tmp"))  # noqa: S108 - mkdtemp makes it private
+    made = Path(tempfile.mkdtemp(prefix="freehold-", dir="/tmp"))
     write_private(noted, f"{made}\n")
     return made
 

@@ -166,7 +166,7 @@ class Child:
                     group=user,
                     extra_groups=[] if user else None,
                     pass_fds=pass_fds,
-                    preexec_fn=_die_with_parent(os.getpid(), when_orphaned),  # noqa: PLW1509 - one thread starts children
+                    preexec_fn=_die_with_parent(os.getpid(), when_orphaned),
                 )
             except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
                 raise HostError(f"{name} can't be started: {error.strerror}: {error.filename or argv[0]}.") from error
