@@ -25,6 +25,8 @@ class Model:
     hidden_output: bool = False
     """True when it bills output that it doesn't show (reasoning)."""
     owned_by: str = "freehold"
+    image_tokens: int = 0
+    """The most input tokens that one image costs; 0 when it takes no images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Answer(Protocol):
 
     status: int
     content_type: str
+    retry_after_s: int | None
+    """What the upstream asked for with its 429 or 503, in whole seconds."""
 
     async def read(self, limit_bytes: int) -> bytes:
         """The whole body. Raises UpstreamBroke, UpstreamTimedOut, and UpstreamBroke above `limit_bytes`."""
