@@ -91,6 +91,8 @@ class Rpc:
             async with self._session.post(self._url, json=body, allow_redirects=False) as response:
                 raw = await response.read()
                 status = response.status
+        except aiohttp.ConnectionTimeoutError:
+            raise self._unavailable("no connection in time") from None
         except TimeoutError:
             problem = self._unavailable(f"no answer within {self.timeout_s:g} s")
             problem.timed_out = True

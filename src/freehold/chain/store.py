@@ -1,0 +1,163 @@
+"""What was read of the chain, in the database: one cursor, recent blocks, events, and the feed of their changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from freehold.chain.model import AllowanceChanged, Block, Deployment, Deposited, Event, Place
+from freehold.db import Connection, Database, statements
+
+KEEP_BLOCKS = 300
+"""Blocks without events that are kept, to find where a reorg began."""
+
+_SQL = statements("freehold.chain")
+
+
+class Overtaken(Exception):
+    """Somebody else moved the cursor meanwhile: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the chain was read. `block` None: nothing yet, and `number` is the one before the first."""
+
+    chain_id: int
+    genesis_hash: str
+    vault: str
+    prepaid: str
+    number: int
+    block: Block | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event came (`reverted` False) or was taken back by a reorg."""
+
+    seq: int
+    event: Event
+    reverted: bool
+
+
+class Store:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def cursor(self) -> Cursor | None:
+        return _cursor(await self._database.fetchrow(_SQL["cursor"]))
+
+    async def blocks_down(self, number: int, limit: int) -> list[Block]:
+        """Stored blocks from `number` down."""
+        rows = await self._database.fetch(_SQL["blocks_down"], number, limit)
+        return [Block(row["number"], row["hash"], row["parent_hash"], row["time_s"]) for row in rows]
+
+    async def write(
+        self,
+        *,
+        before: Cursor | None,
+        after: Cursor,
+        kept: int,
+        blocks: Sequence[Block] = (),
+        events: Sequence[Event] = (),
+    ) -> None:
+        """One poll, in one transaction: forget what is above block `kept`, add blocks and events, move the cursor.
+
+        Raises Overtaken when the cursor isn't at `before` any more.
+        """
+        async with self._database.transaction() as connection:
+            if _cursor(await connection.fetchrow(_SQL["lock_cursor"])) != before:
+                raise Overtaken
+            await connection.execute(_SQL["revert_above"], kept)
+            await connection.execute(_SQL["drop_blocks_above"], kept)
+            with_events = {event.place.block_number for event in events}
+            await connection.execute(
+                _SQL["put_blocks"],
+                [block.number for block in blocks],
+                [block.hash for block in blocks],
+                [block.parent_hash for block in blocks],
+                [block.time_s for block in blocks],
+                [block.number in with_events for block in blocks],
+            )
+            await _add_events(connection, after, events)
+            await connection.execute(_SQL["prune_blocks"], after.number - KEEP_BLOCKS)
+            await _put_cursor(connection, after)
+
+    async def events_of(self, connection: Connection, deployment: Deployment, beneficiary: str) -> list[Event]:
+        """Every event of `beneficiary` at these contracts that stands, in the chain's order."""
+        contracts = [deployment.contracts["vault"], deployment.contracts["prepaid"]]
+        rows = await connection.fetch(_SQL["events_of"], beneficiary, contracts, deployment.chain_id)
+        return [_event(row) for row in rows]
+
+    async def changes(self, after_seq: int, limit: int) -> list[Change]:
+        """The feed after `after_seq`, oldest first."""
+        rows = await self._database.fetch(_SQL["changes"], after_seq, limit)
+        return [Change(row["seq"], _event(row), row["taken_back"]) for row in rows]
+
+
+def _cursor(row: Any) -> Cursor | None:
+    if row is None:
+        return None
+    block = None
+    if row["hash"] is not None:
+        block = Block(row["number"], row["hash"], row["parent_hash"], row["time_s"])
+    return Cursor(row["chain_id"], row["genesis_hash"], row["vault"], row["prepaid"], row["number"], block)
+
+
+async def _put_cursor(connection: Connection, cursor: Cursor) -> None:
+    block = cursor.block
+    await connection.execute(
+        _SQL["put_cursor"],
+        cursor.chain_id,
+        cursor.genesis_hash,
+        cursor.vault,
+        cursor.prepaid,
+        cursor.number,
+        block.hash if block else None,
+        block.parent_hash if block else None,
+        block.time_s if block else None,
+    )
+
+
+async def _add_events(connection: Connection, cursor: Cursor, events: Sequence[Event]) -> None:
+    if not events:
+        return
+    rows = [_row(event, cursor) for event in events]
+    await connection.execute(_SQL["add_events"], *(list(column) for column in zip(*rows, strict=True)))
+
+
+def _row(event: Event, cursor: Cursor) -> tuple[Any, ...]:
+    place = event.place
+    where = (
+        place.chain_id,
+        place.block_number,
+        place.block_hash,
+        place.block_time_s,
+        place.tx_hash,
+        place.log_index,
+    )
+    if isinstance(event, AllowanceChanged):
+        amounts = (Decimal(event.today), Decimal(event.onward), None)
+        return (*where, cursor.vault, "AllowanceChanged", event.beneficiary, event.operator, None, event.day, *amounts)
+    none: tuple[None, None, None] = (None, None, None)
+    return (*where, cursor.prepaid, "Deposited", event.beneficiary, None, event.payer, *none, Decimal(event.amount))
+
+
+def _event(row: Mapping[str, Any]) -> Event:
+    place = Place(
+        chain_id=row["chain_id"],
+        block_number=row["block_number"],
+        block_hash=row["block_hash"],
+        block_time_s=row["block_time_s"],
+        tx_hash=row["tx_hash"],
+        log_index=row["log_index"],
+    )
+    if row["kind"] == "AllowanceChanged":
+        return AllowanceChanged(
+            place=place,
+            operator=row["operator"],
+            beneficiary=row["beneficiary"],
+            day=row["day"],
+            today=int(row["today"]),
+            onward=int(row["onward"]),
+        )
+    return Deposited(place=place, beneficiary=row["beneficiary"], payer=row["payer"], amount=int(row["amount"]))
