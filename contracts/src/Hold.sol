@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Permit.sol";
+
+/// @notice HOLD, the platform's token: ERC-20 and ERC-2612, without an owner. Staking creates it.
+contract Hold is ERC20, ERC20Permit {
+    constructor(address holder, uint256 genesisSupply) ERC20("Freehold", "HOLD") ERC20Permit("Freehold") {
+        _mint(holder, genesisSupply);
+    }
+}
