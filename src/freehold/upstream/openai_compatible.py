@@ -1,0 +1,191 @@
+"""Any OpenAI-compatible server, over HTTP: vLLM, llama.cpp, a cloud API, the embedded model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import timedelta
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from freehold.upstream.model import (
+    Model,
+    UpstreamBroke,
+    UpstreamCall,
+    UpstreamError,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 120.0
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_NOT_CONNECTED = "client error (Connect)"
+"""The cause that says so. The exception's class can't be asked: pyreqwest 0.15 also raises ConnectError and
+ConnectTimeoutError when the peer took the request and then fell silent or closed, which may have run it."""
+
+_REASONS = {
+    "refused": "connection refused",
+    "deadline": "the connection timed out",
+    "dns": "its host name doesn't resolve",
+    "certificate": "its TLS certificate isn't accepted",
+    "tls": "it doesn't speak TLS",
+}
+
+
+class OpenAICompatible:
+    """An upstream reached at `base_url`, such as `http://127.0.0.1:8000/v1`. Connections are pooled per event loop.
+
+    `read_timeout_s` is the longest silence: before the response's headers, and between two pieces of its body.
+    Redirects are not followed, so that the key goes to no other host; no error's text holds the key or the address.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        models: Iterable[Model],
+        *,
+        api_key: str | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+            raise ValueError(f"The API key of upstream {name} has characters that no HTTP header takes.")
+        self.name = name
+        self.models: Mapping[str, Model] = {model.id: model for model in models}
+        self.base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
+
+    async def send(self, call: UpstreamCall) -> "HttpAnswer":
+        """Send, and wait for the headers; a status above 399 is an answer too.
+
+        Raises UpstreamUnreachable when there was no connection, UpstreamTimedOut when the headers did not come in
+        time, UpstreamBroke when the connection ended before them.
+        """
+        request = (
+            self._client()
+            .post(f"{self.base_url}/{call.path}")
+            .header("content-type", "application/json")
+            .header("x-request-id", call.request_id)
+            .body_bytes(call.body)
+            .streamed_read_buffer_limit(0)  # the default holds a stream's first second back
+            .build_streamed()
+        )
+        try:
+            response = await request.__aenter__()
+        except PyreqwestError as failure:
+            raise self.failed(failure, answered=False) from None
+        return HttpAnswer(self, request, response)
+
+    async def close(self) -> None:
+        """Close this event loop's connections."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def failed(self, failure: PyreqwestError, *, answered: bool) -> UpstreamError:
+        """What a transport failure means for the call. `answered`: the response's headers had come."""
+        causes = _causes(failure)
+        if _NOT_CONNECTED in causes:
+            return UpstreamUnreachable(
+                f"Upstream {self.name} can't be reached: {_reason(causes)}.", before_first_byte=True
+            )
+        if isinstance(failure, RequestTimeoutError):
+            silence = f"nothing came for {self._read_timeout_s:g} s"
+            return UpstreamTimedOut(f"Upstream {self.name} timed out: {silence}.", before_first_byte=not answered)
+        where = "in the middle of its answer" if answered else "before it answered"
+        return UpstreamBroke(f"Upstream {self.name} closed the connection {where}.", before_first_byte=not answered)
+
+    def _client(self) -> Client:
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._build()
+        return client
+
+    def _build(self) -> Client:
+        headers = {"accept": "application/json, text/event-stream", "accept-encoding": "identity"}
+        if self._api_key is not None:
+            headers["authorization"] = f"Bearer {self._api_key}"
+        builder = (
+            ClientBuilder()
+            .user_agent("freehold")
+            .default_headers(headers)
+            .follow_redirects(False)
+            .connect_timeout(timedelta(seconds=self._connect_timeout_s))
+            .read_timeout(timedelta(seconds=self._read_timeout_s))
+        )
+        if urlsplit(self.base_url).hostname in _LOOPBACK:
+            builder = builder.no_proxy()
+        return builder.build()
+
+
+class HttpAnswer:
+    """A response whose headers have come."""
+
+    def __init__(self, upstream: OpenAICompatible, request: StreamRequest, response: Response) -> None:
+        self.status = response.status
+        self.content_type = response.get_header("content-type") or ""
+        self.retry_after_s = _seconds(response.get_header("retry-after"))
+        self._upstream = upstream
+        self._request = request
+        self._reader = response.body_reader
+        self._open = True
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body; the connection is free again. Raises UpstreamBroke, also above `limit_bytes`, UpstreamTimedOut."""
+        body = bytearray()
+        try:
+            async for chunk in self.chunks():
+                body += chunk
+                if len(body) > limit_bytes:
+                    raise UpstreamBroke(
+                        f"Upstream {self._upstream.name} sent more than {limit_bytes} bytes.", before_first_byte=False
+                    )
+        finally:
+            await self.close()
+        return bytes(body)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes off the wire. Raises UpstreamBroke, UpstreamTimedOut."""
+        while self._open:
+            try:
+                chunk = await self._reader.read_chunk()
+            except PyreqwestError as failure:
+                raise self._upstream.failed(failure, answered=True) from None
+            if chunk is None:
+                return
+            yield chunk.to_bytes()
+
+    async def close(self) -> None:
+        """Free the connection; one that still has body to come is closed. Safe to call twice."""
+        if self._open:
+            self._open = False
+            await self._request.__aexit__(None, None, None)
+
+
+def _causes(failure: PyreqwestError) -> list[str]:
+    causes = failure.details["causes"] if isinstance(failure, DetailedPyreqwestError) else None
+    return [cause["message"] for cause in causes or []]
+
+
+def _reason(causes: list[str]) -> str:
+    """A word on the cause, from a closed list: what the transport says holds the address."""
+    said = " ".join(causes[1:]).lower()
+    for sign, reason in _REASONS.items():
+        if sign in said:
+            return reason
+    return "no connection"
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    return int(retry_after) if retry_after is not None and retry_after.isascii() and retry_after.isdigit() else None
