@@ -2,7 +2,8 @@
 select chain_id, genesis_hash, vault, prepaid, number, hash, parent_hash, time_s from chain_cursor;
 
 -- name: lock_cursor
-select chain_id, genesis_hash, vault, prepaid, number, hash, parent_hash, time_s from chain_cursor for update;
+-- The table, for there is no row to lock before the first poll.
+lock table chain_cursor in share row exclusive mode;
 
 -- name: put_cursor
 insert into chain_cursor (chain_id, genesis_hash, vault, prepaid, number, hash, parent_hash, time_s)

@@ -65,7 +65,8 @@ class Store:
         Raises Overtaken when the cursor isn't at `before` any more.
         """
         async with self._database.transaction() as connection:
-            if _cursor(await connection.fetchrow(_SQL["lock_cursor"])) != before:
+            await connection.execute(_SQL["lock_cursor"])
+            if _cursor(await connection.fetchrow(_SQL["cursor"])) != before:
                 raise Overtaken
             await connection.execute(_SQL["revert_above"], kept)
             await connection.execute(_SQL["drop_blocks_above"], kept)
