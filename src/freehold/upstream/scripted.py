@@ -42,11 +42,12 @@ import base64
 import hashlib
 import json
 import struct
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from freehold.upstream import asgi
+from freehold.upstream.asgi import Receive, Scope, Send
 from freehold.upstream.model import (
     Kind,
     Model,
@@ -62,6 +63,7 @@ DEFAULT_OUTPUT = 16
 """Output limit of `exact` when the request names none."""
 
 _CREATED = 1_700_000_000
+_BODY_LIMIT = 64 * 1024 * 1024
 
 MODELS = (
     Model("scripted-echo", Kind.CHAT, 8_192, 4_096, "scripted-echo"),
@@ -217,7 +219,7 @@ class Scripted:
             script = self.script.with_directives(_directives(request))
             return await self._follow(path, request, script, seen)
         except (ScriptError, ValueError) as reason:
-            return _plain(400, _error(str(reason), "invalid_request"), Script(), seen)
+            return _plain(400, asgi.error_value(str(reason), "invalid_request"), Script(), seen)
 
     async def _follow(self, path: str, request: dict[str, Any], script: Script, seen: Seen) -> _Reply:
         if script.unreachable:
@@ -226,7 +228,11 @@ class Scripted:
             raise _Died
         await self._pass(script, -1)
         if script.status != 200:
-            body = script.body if script.body is not None else _error(f"Scripted status {script.status}.", "scripted")
+            body = (
+                script.body
+                if script.body is not None
+                else asgi.error_value(f"Scripted status {script.status}.", "scripted", kind="upstream_error")
+            )
             return _plain(script.status, body, script, seen)
         model = request.get("model")
         kind = self._kinds.get(model) if isinstance(model, str) else None
@@ -238,7 +244,9 @@ class Scripted:
                 return _Reply(200, "text/event-stream", None, _fragments(self._stream(chat, seen), script), script)
             await self._pass(script, 0)
             return _plain(200, chat.completion(), script, seen)
-        return _plain(404, _error(f"{path} of model {model} is not served here.", "model_not_found"), script, seen)
+        return _plain(
+            404, asgi.error_value(f"{path} of model {model} is not served here.", "model_not_found"), script, seen
+        )
 
     async def _stream(self, chat: "_Chat", seen: Seen) -> AsyncIterator[bytes]:
         script = chat.script
@@ -324,11 +332,6 @@ class ScriptedAnswer:
                     raise
 
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
 class ScriptedServer:
     """A scripted upstream as an ASGI application: `/v1/models`, `/v1/chat/completions`, `/v1/embeddings`."""
 
@@ -336,34 +339,24 @@ class ScriptedServer:
         self._upstream = upstream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+        if scope["type"] != "http":
+            raise ScriptError(f"The scripted upstream doesn't speak {scope['type']}.")
+        body = await asgi.read_body(receive, limit_bytes=_BODY_LIMIT)
         path = scope["path"].removeprefix("/v1/")
         if path == "models":
-            await _respond(send, _plain(200, self._models(), Script(), Seen("models", b"", "")))
+            await asgi.respond_json(send, 200, self._models())
             return
         request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         seen = self._upstream._see(path, body, request_id)
-        gone = asyncio.ensure_future(_gone(receive))
-        answer = asyncio.ensure_future(self._answer(path, body, seen, send))
         try:
-            await asyncio.wait((gone, answer), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                answer.result()
+            await asgi.while_connected(receive, self._answer(path, body, seen, send))
         finally:
-            gone.cancel()
-            answer.cancel()
-            await asyncio.gather(gone, answer, return_exceptions=True)
             seen.closed = True
 
     async def _answer(self, path: str, body: bytes, seen: Seen, send: Send) -> None:
         try:
-            await _respond(send, await self._upstream._reply(path, body, seen))
+            reply = await self._upstream._reply(path, body, seen)
+            await asgi.respond(send, reply.status, reply.content_type, reply.parts, retry_after_s=reply.retry_after_s)
         except _TimedOut:
             await asyncio.Event().wait()  # silence; the caller's own timeout, or its leaving, ends it
 
@@ -497,10 +490,6 @@ def _words(text: str) -> Iterator[str]:
         yield word if number == 0 else f" {word}"
 
 
-def _error(message: str, code: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "upstream_error", "code": code, "param": None}}
-
-
 def _frame(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
 
@@ -531,62 +520,14 @@ async def _fragments(parts: AsyncIterator[bytes], script: Script) -> AsyncIterat
             yield part[start : start + size]
 
 
-async def _respond(send: Send, reply: _Reply) -> None:
-    headers = [(b"content-type", reply.content_type.encode())]
-    if reply.retry_after_s is not None:
-        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    async for part in reply.parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _body(receive: Receive) -> bytes:
-    parts = bytearray()
-    while True:
-        message = await receive()
-        parts += message.get("body", b"")
-        if not message.get("more_body"):
-            return bytes(parts)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
-async def _main(port: int, script: Script) -> None:
-    import socket
-
-    import uvicorn
-
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    # A script that breaks a connection does so by an exception, which the server would log as its own fault.
-    config = uvicorn.Config(Scripted(script=script).asgi(), log_level="critical", access_log=False, lifespan="off")
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    listener.listen(1_024)
-    sys.stdout.write(json.dumps({"url": url, "ready": True}) + "\n")
-    sys.stdout.flush()
-    await uvicorn.Server(config).serve(sockets=[listener])
-
-
 def main(argv: list[str] | None = None) -> None:
     """Serve the scripted models on loopback until stopped."""
     parser = argparse.ArgumentParser(prog="python -m freehold.upstream.scripted", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", default="{}", help="directives for every call, as JSON")
     given = parser.parse_args(argv)
-    asyncio.run(_main(given.port, Script().with_directives(json.loads(given.script))))
+    script = Script().with_directives(json.loads(given.script))
+    asyncio.run(asgi.serve(Scripted(script=script).asgi(), port=given.port))
 
 
 if __name__ == "__main__":
