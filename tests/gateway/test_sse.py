@@ -1,9 +1,10 @@
 """The SSE reader finds the same events wherever the network cuts the stream."""
 
 import pytest
-from freehold.gateway.sse import ALIVE, Frames, FrameTooLong
 from hypothesis import given
 from hypothesis import strategies as st
+
+from freehold.gateway.sse import ALIVE, Frames, FrameTooLong
 
 PAYLOADS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
     lambda text: not text.startswith("\ufeff")
@@ -20,9 +21,7 @@ def read(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.lists(PAYLOADS, min_size=1, max_size=3), ENDS), max_size=6), st.lists(st.integers(0)))
-def test_events_are_the_same_wherever_the_stream_is_cut(
-    events: list[tuple[list[str], str]], cuts: list[int]
-) -> None:
+def test_events_are_the_same_wherever_the_stream_is_cut(events: list[tuple[list[str], str]], cuts: list[int]) -> None:
     stream = "".join("".join(f"data: {line}{end}" for line in lines) + end for lines, end in events).encode()
     assert read(stream, cuts) == ["\n".join(lines).encode() for lines, _ in events]
 

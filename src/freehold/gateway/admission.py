@@ -1,0 +1,154 @@
+"""From a request to a hold: find the model, bound the call, price its worst case, hold it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from freehold.gateway import embeddings
+from freehold.gateway.asgi import Exchange
+from freehold.gateway.asking import Ask
+from freehold.gateway.authority import TRIES, fresh_key, permitted
+from freehold.gateway.problems import RequestTooLarge
+from freehold.gateway.settings import DoorSettings
+from freehold.ledger.model import Hold, HoldRequest
+from freehold.ledger.problems import DayUnopened, StaleKey, StalePrice, WorkerFenced
+from freehold.money import MAX_NANO
+from freehold.pricing.bounds import estimated_input, input_bound
+from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Price, worst_case_nano_up
+from freehold.pricing.problems import PriceNotSet
+from freehold.problems import InvalidRequest, LedgerUnavailable
+from freehold.upstream.model import Kind, Model, Upstream
+
+if TYPE_CHECKING:
+    from freehold.gateway.door import Door
+
+LONGEST_TOKEN = 16
+"""Bytes: a text of more than this many for each token of the context surely doesn't fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a call can come to, in tokens. Outputs are per choice."""
+
+    input: int
+    output: int
+    least_output: int
+    """Equal to `output` when the client named a maximum."""
+    choices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call whose worst case is held."""
+
+    hold: Hold
+    price: Price
+    model: Model
+    upstream: Upstream
+    input_bound: int
+    max_output: int
+    """Per choice: the client's own maximum, or what the hold pays for."""
+    choices: int
+
+
+async def admit(door: "Door", exchange: Exchange, token: str, ask: Ask) -> Admitted:
+    """Hold the worst case of `ask`, on the key, the price and the day as the ledger knows them now.
+
+    Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
+    PriceNotSet, InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, LedgerUnavailable.
+    """
+    model, upstream = door.catalogue.find(ask.model)
+    key = await permitted(door.identity, token, model.id)
+    bounds = bound(ask, model, door.settings)
+    book = door.prices.current()
+    day_unopened_ok = False
+    for _ in range(TRIES):
+        price = book.prices.get(model.id)
+        if price is None:
+            book = await door.prices.refresh()
+            price = book.prices.get(model.id)
+            if price is None:
+                raise PriceNotSet(model=model.id, param="model")
+        request = HoldRequest(
+            account_id=key.account_id,
+            key_id=key.id,
+            request_id=exchange.id,
+            amount_nano=_worst_nano(price, bounds, bounds.output),
+            least_nano=_worst_nano(price, bounds, bounds.least_output),
+            price_version=book.version,
+            key_version=key.version,
+            deadline_s=door.settings.deadline_s,
+            day_unopened_ok=day_unopened_ok,
+        )
+        try:
+            hold = await door.ledger.hold(request)
+        except StaleKey:
+            await fresh_key(door.identity, token)
+            key = await permitted(door.identity, token, model.id)
+        except StalePrice:
+            book = await door.prices.refresh()
+        except DayUnopened:
+            await door.allowance.refresh(key.account_id)
+            day_unopened_ok = True
+        except WorkerFenced:
+            raise LedgerUnavailable(reason="this worker lost its place and is taking a new one") from None
+        else:
+            most = affordable_output(hold.amount_nano, price, bounds)
+            return Admitted(hold, price, model, upstream, bounds.input, most, ask.choices)
+    raise LedgerUnavailable(reason="the key or the price is being changed")
+
+
+def bound(ask: Ask, model: Model, settings: DoorSettings) -> Bounds:
+    """The most tokens that `ask` can come to on `model`. Raises InvalidRequest, RequestTooLarge."""
+    if model.kind is not ask.kind:
+        use = "POST /v1/embeddings" if model.kind is Kind.EMBEDDING else "POST /v1/chat/completions"
+        raise InvalidRequest(reason=f"Model {model.id} is for {use}.", param="model")
+    if ask.kind is Kind.EMBEDDING:
+        return Bounds(_embedding_bound(ask, model), 0, 0, 1)
+    tokens = input_bound(ask.body, image_tokens=model.image_tokens)
+    if tokens > model.context_tokens:
+        if estimated_input(ask.body, image_tokens=model.image_tokens) * 4 > model.context_tokens * LONGEST_TOKEN:
+            raise too_long(model, "messages")
+        tokens = model.context_tokens
+    if ask.max_output is not None:
+        return Bounds(tokens, ask.max_output, ask.max_output, ask.choices)
+    most = min(model.max_output_tokens, settings.default_output_tokens)
+    return Bounds(tokens, most, min(most, settings.least_output_tokens), ask.choices)
+
+
+def affordable_output(held_nano: int, price: Price, bounds: Bounds) -> int:
+    """The most output tokens per choice that what was held pays for, beside the whole input bound."""
+    per_million = price.of(OUTPUT) * bounds.choices
+    if bounds.output == bounds.least_output or per_million == 0:
+        return bounds.output
+    dearest = max(price.of(INPUT), price.of(CACHED), price.of(CACHE_WRITE))
+    tokens = (held_nano * 1_000_000 - bounds.input * dearest) // per_million
+    return max(bounds.least_output, min(bounds.output, tokens))
+
+
+def too_long(model: Model, param: str) -> RequestTooLarge:
+    return RequestTooLarge(
+        reason=f"The prompt is longer than the context of {model.id}, which is {model.context_tokens:,} tokens. "
+        "Shorten it, or use a model with a longer context.",
+        param=param,
+    )
+
+
+def _embedding_bound(ask: Ask, model: Model) -> int:
+    """Each item on its own is within the context."""
+    given = embeddings.items(ask.body)
+    for item in given:
+        if _least_tokens(item) > model.context_tokens:
+            raise too_long(model, "input")
+    return min(input_bound(ask.body), model.context_tokens * len(given))
+
+
+def _least_tokens(item: object) -> int:
+    if isinstance(item, str):
+        return len(item.encode()) // LONGEST_TOKEN
+    return len(item) if isinstance(item, list) else 0
+
+
+def _worst_nano(price: Price, bounds: Bounds, output: int) -> int:
+    """No account holds MAX_NANO, so a call that could cost more than that is refused for want of it."""
+    cost = worst_case_nano_up(price, input_tokens=bounds.input, output_tokens=output * bounds.choices)
+    return min(cost, MAX_NANO)

@@ -1,0 +1,223 @@
+"""One HTTP exchange of an inference route, on plain ASGI: bounded reading, patient sending, and who has left.
+
+`build` puts the inference routes before the rest of the application.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+import msgspec
+
+from freehold.gateway.headers import FREE, Headers
+from freehold.gateway.problems import NotSettled, RequestTimeout, RequestTooLarge, ServerFault
+from freehold.problems import Problem, error_body
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("freehold.gateway")
+
+LINGER_S = 1.0
+LINGER_BYTES = 4 * 1024 * 1024
+"""How much of a refused body is still thrown away, so that the client reads the refusal before the connection ends."""
+
+JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class ClientLeft(Exception):
+    """Nobody is there to answer."""
+
+
+class Exchange:
+    """One request and its response."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.id: UUID = uuid4()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.started = False
+        """The response's headers are out."""
+        self.gone = False
+        """The client has left, or accepts nothing any more."""
+        self.left: Callable[[], None] | None = None
+        """Called once when the client leaves while it is watched."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._unread = self.method == "POST"
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def request_id(self) -> str:
+        """As clients see it."""
+        return f"req_{self.id.hex}"
+
+    def header(self, name: bytes) -> str | None:
+        """A request header, by its lower-case name."""
+        for key, value in self._scope["headers"]:
+            if key == name:
+                return str(value.decode("latin-1"))
+        return None
+
+    async def body(self, *, limit_bytes: int, patience_s: float) -> bytes:
+        """The whole body. Raises RequestTooLarge as soon as it is known, RequestTimeout and ClientLeft."""
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdecimal() and int(declared) > limit_bytes:
+            raise _too_large(limit_bytes, f"is {int(declared):,} bytes")
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                async with asyncio.timeout(patience_s):
+                    message = await self._receive()
+            except TimeoutError:
+                raise RequestTimeout(waited=f"{patience_s:g}") from None
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ClientLeft
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes, "is longer")
+            parts.append(part)
+            if not message.get("more_body", False):
+                self._unread = False
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def watch(self) -> None:
+        """From now on, learn when the client disconnects. The body must have been read."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.gone:
+            self.gone = True
+            if self.left is not None:
+                self.left()
+
+    def unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    async def start(self, status: int, headers: Headers, *, patience_s: float) -> None:
+        """Send the response's head; `x-request-id` is added. Raises ClientLeft as `write` does."""
+        self.started = True
+        head = [(b"x-request-id", self.request_id.encode()), *headers]
+        if self._unread:
+            head.append((b"connection", b"close"))
+        await self._push({"type": "http.response.start", "status": status, "headers": head}, patience_s)
+
+    async def write(self, data: bytes, *, patience_s: float) -> None:
+        """Send a part of the body. Raises ClientLeft when nothing of what waits is accepted for that long."""
+        await self._push({"type": "http.response.body", "body": data, "more_body": True}, patience_s)
+
+    async def end(self, data: bytes, *, patience_s: float) -> None:
+        """Send the last part of the body. Raises ClientLeft as `write` does."""
+        if self._unread:
+            await self.write(data, patience_s=patience_s)
+            await self._linger()
+            data = b""
+        await self._push({"type": "http.response.body", "body": data, "more_body": False}, patience_s)
+
+    async def _push(self, message: Message, patience_s: float) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._send(message)
+        except TimeoutError:
+            self.gone = True
+            self._abort()
+            raise ClientLeft from None
+
+    async def respond(self, status: int, body: bytes, headers: Headers, *, patience_s: float) -> None:
+        """A whole JSON response."""
+        head = [*JSON, (b"content-length", str(len(body)).encode()), *headers]
+        await self.start(status, head, patience_s=patience_s)
+        await self.end(body, patience_s=patience_s)
+
+    async def refuse(self, problem: Problem, headers: Headers = FREE, *, patience_s: float = 30.0) -> None:
+        """The response of a refusal, in OpenAI's shape."""
+        own = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers().items()]
+        body = msgspec.json.encode(error_body(problem))
+        await self.respond(problem.status, body, [*headers, *own], patience_s=patience_s)
+
+    async def _linger(self) -> None:
+        """Throw away a little of a body that nobody reads: closing at once could reset the refusal under way."""
+        left = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while left > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
+        except TimeoutError:
+            return
+
+    def _abort(self) -> None:
+        """Drop a connection whose client accepts nothing: ASGI has no word for it, so ask uvicorn's own object."""
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+
+
+class Inference(Protocol):
+    """The inference routes."""
+
+    def route(self, path: str) -> Callable[[Exchange], Awaitable[None]] | None:
+        """Who answers `path`; None leaves it to the rest of the application."""
+        ...
+
+
+def build(door: Inference, rest: App) -> App:
+    """The whole application: inference routes first, because they are the hot path, then `rest` (also the lifespan)."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        handler = door.route(scope["path"]) if scope["type"] == "http" else None
+        if handler is None:
+            await rest(scope, receive, send)
+        else:
+            await answer(handler, Exchange(scope, receive, send))
+
+    return application
+
+
+async def answer(handler: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
+    """Run one handler; whatever it raises becomes an answer in OpenAI's shape, without details of a fault."""
+    try:
+        await handler(exchange)
+    except ClientLeft:
+        return
+    except Problem as problem:
+        await _last_word(exchange, problem)
+    except Exception:
+        # The last catch: a fault is logged with its request, and its details are never shown.
+        log.exception("unexpected request_id=%s path=%s", exchange.request_id, exchange.path)
+        await _last_word(exchange, ServerFault(request_id=exchange.request_id))
+    finally:
+        exchange.unwatch()
+
+
+async def _last_word(exchange: Exchange, problem: Problem) -> None:
+    if exchange.gone:
+        return
+    try:
+        if not exchange.started:
+            await exchange.refuse(problem, [] if isinstance(problem, NotSettled) else FREE)
+        else:
+            await exchange.end(b"data: " + msgspec.json.encode(error_body(problem)) + b"\n\n", patience_s=30.0)
+    except ClientLeft:
+        return
+
+
+def _too_large(limit_bytes: int, said: str) -> RequestTooLarge:
+    return RequestTooLarge(
+        reason=f"The request's body {said}; the most is {limit_bytes:,} bytes. Send less, or in several calls."
+    )

@@ -1,0 +1,321 @@
+"""The life of one call: authorise → bound → price the worst case → hold → forward → meter → settle → respond.
+
+Content flows as it comes. What tells a client that its answer is whole (the finish and usage frames and `[DONE]`, or
+a whole plain answer) leaves when the settlement is durable. However a call ends, its hold is settled or released.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from freehold.gateway import chat, embeddings, headers, refused
+from freehold.gateway.admission import Admitted, admit
+from freehold.gateway.asgi import ClientLeft, Exchange
+from freehold.gateway.asking import Ask
+from freehold.gateway.authority import bearer, known_key
+from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
+from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
+from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment, frame
+from freehold.ledger.model import Charge, Settlement
+from freehold.pricing.bounds import estimated_input
+from freehold.pricing.model import cost_of_nano_up
+from freehold.problems import Problem, error_body
+from freehold.upstream.model import Answer, Kind, UpstreamCall, UpstreamError
+
+if TYPE_CHECKING:
+    from freehold.gateway.door import Door
+
+log = logging.getLogger("freehold.gateway")
+
+STREAM_HEADERS: headers.Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+AFTER_DONE_S = 0.1
+"""How long a stream is read beyond its end marker, so that the connection can be used again."""
+
+WAITING = comment("waiting")
+
+
+async def serve(door: "Door", exchange: Exchange, read: Callable[[bytes], Ask]) -> None:
+    """Answer one inference request. Raises Problem for a refusal, when nothing was sent yet."""
+    settings = door.settings
+    token = bearer(exchange)
+    await known_key(door.identity, token)
+    ask = read(await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s))
+    exchange.watch()
+    admitted = await admit(door, exchange, token, ask)
+    call = Call(door, exchange, ask, admitted)
+    await (call.stream() if ask.stream else call.plain())
+
+
+class Call:
+    """One admitted call."""
+
+    def __init__(self, door: "Door", exchange: Exchange, ask: Ask, admitted: Admitted) -> None:
+        self._door = door
+        self._settings = door.settings
+        self._exchange = exchange
+        self._ask = ask
+        self._admitted = admitted
+        self._patience = Patience(exchange, deadline_s=self._settings.deadline_s, read_on_s=self._settings.read_on_s)
+        self._problem: Problem | None = None
+        """What ended the call before its answer was whole."""
+        self._refused = False
+        """The upstream certainly ran nothing."""
+        self._failed = False
+        """The upstream, and not its client, ended the call early."""
+        self._whole = False
+        """The answer was read to its end."""
+        self._meter = Meter(
+            estimated_input=lambda: estimated_input(ask.body, image_tokens=admitted.model.image_tokens),
+            bound=admitted.input_bound,
+            most_output=admitted.max_output * admitted.choices,
+            embedding=ask.kind is Kind.EMBEDDING,
+        )
+
+    async def plain(self) -> None:
+        """Forward, wait for the whole answer, settle, respond."""
+        answer: dict[str, Any] = {}
+        charge: Charge | None = None
+        try:
+            try:
+                async with self._patience:
+                    answer = await self._whole_answer()
+            except (TimeoutError, UpstreamError, BadFrame) as error:
+                self._problem = self._ended(error)
+        finally:
+            charge = await self._settle()
+        if self._exchange.gone:
+            return
+        if self._problem is not None:
+            raise self._problem
+        answer["model"] = self._admitted.model.id
+        answer["usage"] = shown_usage(self._meter)
+        found = headers.FREE if charge is None else headers.of_charge(charge)
+        await self._exchange.respond(200, msgspec.json.encode(answer), found, patience_s=self._settings.send_patience_s)
+
+    async def stream(self) -> None:
+        """Forward, pass content on as it comes, settle, end the stream."""
+        reader = StreamReader(self._meter, self._admitted.model.id)
+        last: list[bytes] = []
+        charge: Charge | None = None
+        try:
+            try:
+                async with self._patience:
+                    await self._pass_on(reader, last)
+            except (TimeoutError, UpstreamError, BadFrame, FrameTooLong) as error:
+                self._problem = self._ended(error)
+        finally:
+            charge = await self._settle()
+        if self._exchange.gone:
+            return
+        if self._problem is not None and not self._exchange.started:
+            raise self._problem
+        if self._problem is not None:
+            last = [frame(msgspec.json.encode(error_body(self._problem)))]
+        elif self._ask.wants_usage:
+            last.append(frame(reader.usage_frame()))
+        last.append(comment(headers.note(charge)))
+        if self._problem is None:
+            last.append(frame(DONE))
+        await self._begin()
+        await self._exchange.end(b"".join(last), patience_s=self._settings.send_patience_s)
+
+    async def _whole_answer(self) -> dict[str, Any]:
+        answer = await self._send()
+        try:
+            if not 200 <= answer.status < 300:
+                await self._refuse(answer)
+            raw = await answer.read(self._settings.answer_limit_bytes)
+        finally:
+            await answer.close()
+        try:
+            value = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadFrame("its answer is not JSON") from None
+        if not isinstance(value, dict) or value.get("error") is not None:
+            raise BadFrame("its answer is not what was asked for")
+        self._meter.see_answer(value.get("usage"), chat.shown_bytes(value))
+        self._whole = True
+        return value
+
+    async def _pass_on(self, reader: StreamReader, last: list[bytes]) -> None:
+        """Read the upstream's stream to its end; what must wait for the settlement is put in `last`."""
+        answer = await self._send()
+        try:
+            if not 200 <= answer.status < 300:
+                await self._refuse(answer)
+            if answer.content_type.startswith("application/json"):
+                raise BadFrame("it answered a stream with JSON")
+            frames = Frames()
+            chunks = answer.chunks()
+            ended = False
+            async for chunk in chunks:
+                ended = await self._take(frames.feed(chunk), reader, last)
+                if ended:
+                    await _drain(chunks)
+                    break
+            if not ended:
+                ended = await self._take(frames.end(), reader, last)
+        finally:
+            await answer.close()
+        if not ended and not self._meter.finished and self._meter.usage() is None:
+            raise BadFrame("its stream broke off")
+        self._whole = True
+
+    async def _take(self, found: list[bytes], reader: StreamReader, last: list[bytes]) -> bool:
+        """Meter some frames and send what may leave; True at the end marker."""
+        now: list[bytes] = []
+        ended = False
+        try:
+            for data in found:
+                if data == DONE:
+                    ended = True
+                    break
+                if data == ALIVE:
+                    now.append(WAITING)
+                    continue
+                shown, leave = reader.see(data, counted=not self._exchange.gone)
+                if leave is Pass.NOW:
+                    now.append(frame(shown))
+                elif leave is Pass.SETTLED:
+                    last.append(frame(shown))
+        finally:
+            if now and not self._exchange.gone:
+                await self._write(b"".join(now))
+        return ended
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self._begin()
+            await self._exchange.write(data, patience_s=self._settings.send_patience_s)
+        except ClientLeft:
+            self._patience.client_left()
+
+    async def _begin(self) -> None:
+        if not self._exchange.started:
+            day = headers.of_day(self._admitted.hold.day)
+            await self._exchange.start(200, [*STREAM_HEADERS, *day], patience_s=self._settings.send_patience_s)
+
+    async def _send(self) -> Answer:
+        if self._exchange.gone:
+            self._refused = True
+            raise TimeoutError
+        ask, admitted = self._ask, self._admitted
+        body = (
+            embeddings.upstream_body(ask, admitted.model)
+            if ask.kind is Kind.EMBEDDING
+            else chat.upstream_body(ask, admitted.model, admitted.max_output)
+        )
+        return await admitted.upstream.send(
+            UpstreamCall(
+                path=ask.path,
+                model=admitted.model,
+                body=body,
+                stream=ask.stream,
+                request_id=self._exchange.request_id,
+            )
+        )
+
+    async def _refuse(self, answer: Answer) -> NoReturn:
+        """Raises what an answer that isn't a success means for the caller."""
+        self._refused = True
+        raise refused.Refused(await refused.problem_of(answer, self._admitted.model, self._ask.kind))
+
+    def _ended(self, error: Exception) -> Problem:
+        """What to tell the client of an answer that didn't come whole."""
+        note = CHARGED if self._meter.delivered() else NOT_CHARGED
+        if isinstance(error, refused.Refused):
+            return error.problem
+        if isinstance(error, TimeoutError):
+            return UpstreamTimeout(reason=f"over {self._settings.deadline_s:g} s", charged=note)
+        self._failed = True
+        if isinstance(error, UpstreamError):
+            return refused.problem_of_failure(error, self._admitted.model, note)
+        reason = str(error) or "it sent an endless frame"
+        return UpstreamFailed(reason=reason, charged=note)
+
+    async def _settle(self) -> Charge | None:
+        settlement = self._settlement()
+        charge = await self._door.settle(self._admitted.hold, settlement)
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "call request_id=%s account=%d key=%d model=%s outcome=%s cost_nano=%d",
+                self._exchange.request_id,
+                self._admitted.hold.account_id,
+                self._admitted.hold.key_id,
+                self._admitted.model.id,
+                settlement.outcome if settlement else "free",
+                charge.cost_nano if charge else 0,
+            )
+        return charge
+
+    def _settlement(self) -> Settlement | None:
+        """What to charge; None when nothing was delivered."""
+        outcome = self._outcome()
+        if self._refused or (outcome in ("upstream_died", "deadline") and not self._meter.delivered()):
+            return None
+        usage, estimated = self._meter.reading()
+        return Settlement(
+            cost_nano=cost_of_nano_up(self._admitted.price, usage),
+            model=self._admitted.model.id,
+            usage=usage,
+            outcome=outcome,
+            estimated=estimated,
+        )
+
+    def _outcome(self) -> str:
+        if self._patience.deadline_passed:
+            return "deadline"
+        if self._failed:
+            return "upstream_died"
+        if self._exchange.gone:
+            return "disconnected"
+        return "complete" if self._whole else "upstream_died"
+
+
+class Patience:
+    """How long a call goes on: to its deadline, or a little longer than its client stays."""
+
+    def __init__(self, exchange: Exchange, *, deadline_s: float, read_on_s: float) -> None:
+        self.deadline_passed = False
+        self._exchange = exchange
+        self._read_on_s = read_on_s
+        self._timeout = asyncio.timeout(deadline_s)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._exchange.left = self.client_left
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exchange.left = None
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            self.deadline_passed = not self._exchange.gone
+            raise
+
+    def client_left(self) -> None:
+        """From now on the upstream is read on for its usage only, and not for long."""
+        if not self._timeout.expired():
+            ends = asyncio.get_running_loop().time() + self._read_on_s
+            self._timeout.reschedule(min(ends, self._timeout.when() or ends))
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """What follows the end marker is thrown away."""
+    try:
+        async with asyncio.timeout(AFTER_DONE_S):
+            async for _ in chunks:
+                pass
+    except (TimeoutError, UpstreamError):
+        return

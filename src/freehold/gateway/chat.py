@@ -1,0 +1,130 @@
+"""Chat completions: reading a request, what goes upstream, and what comes back."""
+
+from typing import Any
+
+import msgspec
+
+from freehold.gateway.asking import (
+    MOST_CHOICES,
+    MOST_TOKENS,
+    PAID,
+    STATE,
+    Ask,
+    check_fields,
+    count,
+    flag,
+    for_upstream,
+    model_of,
+    read_object,
+)
+from freehold.problems import InvalidRequest, UnsupportedParameter
+from freehold.upstream.model import Kind, Model
+
+OWN_TOOLS = frozenset({"function", "custom"})
+"""Tools that the caller runs itself; every other type runs, and is billed, at the upstream."""
+
+FILE_PARTS = frozenset({"file", "input_file", "file_id", "container_upload"})
+
+
+def read(raw: bytes) -> Ask:
+    """A chat request. Raises InvalidRequest, UnsupportedParameter."""
+    body = read_object(raw)
+    check_fields(body)
+    model = model_of(body)
+    _check_messages(body.get("messages"))
+    _check_tools(body.get("tools"))
+    _check_modalities(body.get("modalities"))
+    stream = flag(body, "stream")
+    return Ask(
+        kind=Kind.CHAT,
+        path="chat/completions",
+        body=body,
+        model=model,
+        stream=stream,
+        wants_usage=_wants_usage(body.get("stream_options"), stream),
+        max_output=_maximum(body),
+        choices=count(body, "n", most=MOST_CHOICES) or 1,
+    )
+
+
+def upstream_body(ask: Ask, model: Model, max_output: int) -> bytes:
+    """What the upstream is sent: its own model name, one maximum, and always the usage of a stream."""
+    sent = for_upstream(ask.body, model.upstream_id)
+    sent.pop("max_tokens", None)
+    sent.pop("max_completion_tokens", None)
+    sent["max_completion_tokens" if model.hidden_output else "max_tokens"] = max_output
+    if ask.stream:
+        sent["stream_options"] = {"include_usage": True}
+    else:
+        sent.pop("stream_options", None)
+    return msgspec.json.encode(sent)
+
+
+def shown_bytes(answer: dict[str, Any]) -> int:
+    """UTF-8 bytes of what a plain answer says, over all choices."""
+    choices = answer.get("choices")
+    total = 0
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
+            continue
+        for name in SHOWN:
+            value = message.get(name)
+            if isinstance(value, str):
+                total += len(value.encode())
+            elif value:
+                total += len(msgspec.json.encode(value))
+    return total
+
+
+SHOWN = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio")
+"""The fields of a message or a delta that carry output."""
+
+
+def _maximum(body: dict[str, Any]) -> int | None:
+    old = count(body, "max_tokens", most=MOST_TOKENS)
+    new = count(body, "max_completion_tokens", most=MOST_TOKENS)
+    if old is not None and new is not None and old != new:
+        raise InvalidRequest(
+            reason=f"max_tokens is {old} and max_completion_tokens is {new}; send one of them.", param="max_tokens"
+        )
+    return old if old is not None else new
+
+
+def _wants_usage(options: object, stream: bool) -> bool:
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise InvalidRequest(reason="stream_options is not an object.", param="stream_options")
+    return flag(options, "include_usage") and stream
+
+
+def _check_messages(messages: object) -> None:
+    """The rest of the shape is the bound's to check; here only what refers to files that an upstream keeps."""
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest(reason="messages is not a list with at least one message.", param="messages")
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and (part.get("type") in FILE_PARTS or "file_id" in part):
+                raise UnsupportedParameter(reason=f"File ids in messages are not supported: {STATE}.", param="messages")
+
+
+def _check_tools(tools: object) -> None:
+    if tools is None:
+        return
+    if not isinstance(tools, list):
+        raise InvalidRequest(reason="tools is not a list.", param="tools")
+    for tool in tools:
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if not isinstance(kind, str) or kind not in OWN_TOOLS:
+            named = kind[:60] if isinstance(kind, str) else "without a type"
+            raise UnsupportedParameter(
+                reason=f"A tool {named} is not supported: only tools of type function or custom, which the caller runs.",
+                param="tools",
+            )
+
+
+def _check_modalities(modalities: object) -> None:
+    if modalities is not None and modalities != ["text"]:
+        raise UnsupportedParameter(reason=f"modalities other than text are not supported: {PAID}.", param="modalities")

@@ -1,0 +1,213 @@
+"""The inference door: what it needs, its routes, and settlements that outlive their callers."""
+
+import asyncio
+import difflib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from freehold.gateway import call, chat, embeddings
+from freehold.gateway.asgi import Exchange
+from freehold.gateway.authority import bearer, lister
+from freehold.gateway.problems import MethodNotAllowed, NotSettled
+from freehold.gateway.settings import DoorSettings
+from freehold.identity.model import ApiKey, Caller
+from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
+from freehold.ledger.problems import WorkerFenced
+from freehold.money import format_usd
+from freehold.pricing.model import Price, PriceBook
+from freehold.problems import LedgerUnavailable, NotFound
+from freehold.upstream.catalogue import ModelNotFound
+from freehold.upstream.model import Model, Upstream
+
+log = logging.getLogger("freehold.gateway")
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 5.0
+"""How long the worker waits between two tries to settle: doubled each time."""
+
+LATER = ("/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
+
+
+class Ledger(Protocol):
+    """What the door asks of the ledger."""
+
+    async def hold(self, request: HoldRequest) -> Hold: ...
+    async def settle(self, hold: Hold, settlement: Settlement) -> Charge: ...
+    async def release(self, hold: Hold) -> None: ...
+    async def require_key(self, account_id: int, key_id: int, version: int) -> None: ...
+
+
+class Identity(Protocol):
+    """What the door asks of identity."""
+
+    async def key(self, token: str) -> ApiKey: ...
+    def forget(self, token: str) -> None: ...
+    async def caller(self, token: str) -> Caller: ...
+
+
+class Prices(Protocol):
+    """What the door asks of the price book."""
+
+    def current(self) -> PriceBook: ...
+    async def refresh(self) -> PriceBook: ...
+
+
+class Catalogue(Protocol):
+    """What the door asks of the upstreams."""
+
+    def models(self) -> Sequence[Model]: ...
+    def find(self, model_id: str) -> tuple[Model, Upstream]: ...
+
+
+class Allowance(Protocol):
+    """What the door asks of the allowance: issue today's to an account that has none yet."""
+
+    async def refresh(self, account_id: int) -> object: ...
+
+
+class Door:
+    """The inference routes over one ledger, one identity, one price book and the upstreams."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        identity: Identity,
+        prices: Prices,
+        catalogue: Catalogue,
+        allowance: Allowance,
+        settings: DoorSettings | None = None,
+    ) -> None:
+        self.ledger = ledger
+        self.identity = identity
+        self.prices = prices
+        self.catalogue = catalogue
+        self.allowance = allowance
+        self.settings = settings or DoorSettings()
+        self._settling: set[asyncio.Task[Charge | None]] = set()
+        self._routes: Mapping[str, Handler] = {
+            "/v1/chat/completions": self._chat,
+            "/v1/embeddings": self._embeddings,
+            "/v1/models": self._models,
+            **dict.fromkeys(LATER, _later),
+        }
+
+    def route(self, path: str) -> Handler | None:
+        """Who answers `path`; None for a path that isn't an inference route."""
+        handler = self._routes.get(path)
+        if handler is None and path.startswith("/v1/models/"):
+            return self._model
+        return handler
+
+    async def settle(self, hold: Hold, settlement: Settlement | None) -> Charge | None:
+        """Settle, or release when `settlement` is None; returns once that is durable.
+
+        Raises NotSettled when it isn't within `settle_patience_s`; the worker goes on trying until it is known, also
+        when the caller is cancelled.
+        """
+        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        try:
+            async with asyncio.timeout(self.settings.settle_patience_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            log.warning("settlement is late request_id=req_%s", hold.request_id.hex)
+            raise NotSettled(request_id=f"req_{hold.request_id.hex}") from None
+
+    async def finish(self, *, patience_s: float = 30.0) -> None:
+        """Wait for the settlements under way, when the worker stops. What is open then, the sweeper takes."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=patience_s)
+
+    async def _settle_until_known(self, hold: Hold, settlement: Settlement | None) -> Charge | None:
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                if settlement is None:
+                    await self.ledger.release(hold)
+                    return None
+                return await self.ledger.settle(hold, settlement)
+            except LedgerUnavailable:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_LAST_S)
+            except WorkerFenced:
+                log.warning("settlement left to the sweeper request_id=req_%s", hold.request_id.hex)
+                raise NotSettled(request_id=f"req_{hold.request_id.hex}") from None
+
+    async def _chat(self, exchange: Exchange) -> None:
+        _only(exchange, "POST")
+        await call.serve(self, exchange, chat.read)
+
+    async def _embeddings(self, exchange: Exchange) -> None:
+        _only(exchange, "POST")
+        await call.serve(self, exchange, embeddings.read)
+
+    async def _models(self, exchange: Exchange) -> None:
+        _only(exchange, "GET")
+        allowed = await self._listing(exchange)
+        book = await self.prices.refresh()
+        listed = [_entry(model, book) for model in allowed]
+        await _reply(exchange, {"object": "list", "data": listed})
+
+    async def _model(self, exchange: Exchange) -> None:
+        _only(exchange, "GET")
+        wanted = exchange.path.removeprefix("/v1/models/")
+        allowed = {model.id: model for model in await self._listing(exchange)}
+        if wanted not in allowed:
+            raise _not_found(wanted, list(allowed))
+        await _reply(exchange, _entry(allowed[wanted], await self.prices.refresh()))
+
+    async def _listing(self, exchange: Exchange) -> list[Model]:
+        """The models that the caller may see. The key is checked afresh: nothing is held here that would."""
+        only = await lister(self.identity, self.ledger, bearer(exchange))
+        return [model for model in self.catalogue.models() if only is None or model.id in only]
+
+
+def _only(exchange: Exchange, method: str) -> None:
+    if exchange.method != method:
+        raise MethodNotAllowed(path=exchange.path, allowed=method, method=exchange.method)
+
+
+async def _later(exchange: Exchange) -> None:
+    raise NotFound(
+        reason=f"{exchange.path} is not served yet. Use POST /v1/chat/completions, POST /v1/embeddings or "
+        "GET /v1/models."
+    )
+
+
+async def _reply(exchange: Exchange, value: object) -> None:
+    await exchange.respond(200, msgspec.json.encode(value), [], patience_s=30.0)
+
+
+def _not_found(wanted: str, listed: list[str]) -> ModelNotFound:
+    near = difflib.get_close_matches(wanted[:200], listed, n=3, cutoff=0.5) or sorted(listed)[:10]
+    return ModelNotFound(model=wanted[:200], near=f" Near names: {', '.join(near)}." if near else "", param="model")
+
+
+def _entry(model: Model, book: PriceBook) -> dict[str, object]:
+    """OpenAI's model object; what it lacks stands under `freehold`."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": int(book.created_at_s),
+        "owned_by": model.owned_by,
+        "freehold": {
+            "kind": str(model.kind),
+            "context_tokens": model.context_tokens,
+            "max_output_tokens": model.max_output_tokens,
+            "price": _shown_price(book.prices.get(model.id)),
+        },
+    }
+
+
+def _shown_price(price: Price | None) -> dict[str, object] | None:
+    if price is None:
+        return None
+    rates = {unit: format_usd(nano) for unit, nano in price.nano_per_million.items()}
+    return {"usd_per_million": rates, "label": price.label}

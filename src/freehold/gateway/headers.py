@@ -1,0 +1,52 @@
+"""What a call cost, as response headers and as the comment that ends a stream."""
+
+from freehold.clock import Day, rfc3339
+from freehold.ledger.model import Charge, Source
+from freehold.money import format_usd
+
+Headers = list[tuple[bytes, bytes]]
+
+NO_PURSE = "none"
+"""Shown as the purse of a call that cost nothing."""
+
+FREE: Headers = [(b"x-freehold-cost", format_usd(0).encode()), (b"x-freehold-purse", NO_PURSE.encode())]
+"""Of an answer that was not charged."""
+
+
+def of_charge(charge: Charge) -> Headers:
+    """Cost, who paid, what is left, and when the allowance is renewed."""
+    found: Headers = [
+        (b"x-freehold-cost", format_usd(_billed_nano(charge)).encode()),
+        (b"x-freehold-purse", purse(charge).encode()),
+        *of_day(charge.day),
+    ]
+    if charge.remaining:
+        for name, source in (("allowance", Source.ALLOWANCE), ("prepaid", Source.PREPAID)):
+            left = format_usd(charge.remaining.get(source, 0))
+            found.append((f"x-freehold-{name}-remaining".encode(), left.encode()))
+    return found
+
+
+def of_day(day: int) -> Headers:
+    """When the allowance of a ledger day is renewed."""
+    return [(b"x-freehold-allowance-reset", rfc3339(Day(day).end_s).encode())]
+
+
+def purse(charge: Charge) -> str:
+    """What each purse paid, USD, in the order drawn: `allowance=0.0012,prepaid=0.0003`."""
+    paid: dict[Source, int] = {}
+    for leg in charge.legs:
+        paid[leg.source] = paid.get(leg.source, 0) + leg.amount_nano
+    return ",".join(f"{source}={format_usd(nano)}" for source, nano in paid.items() if nano) or NO_PURSE
+
+
+def note(charge: Charge | None) -> str:
+    """The comment before a stream's end."""
+    if charge is None:
+        return f"freehold cost={format_usd(0)} purse={NO_PURSE}"
+    return f"freehold cost={format_usd(_billed_nano(charge))} purse={purse(charge)}"
+
+
+def _billed_nano(charge: Charge) -> int:
+    """What the account paid: never what the ledger absorbed."""
+    return sum(leg.amount_nano for leg in charge.legs)
