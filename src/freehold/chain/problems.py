@@ -58,7 +58,7 @@ class Reverted(Problem):
 
 
 class NotEnough(Problem):
-    """{name} has {has} {token}{where} and needs {needs}. {mend}"""
+    """{name} has {has} and needs {needs}. {mend}"""
 
     status = 402
     code = "not_enough_tokens"

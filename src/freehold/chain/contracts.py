@@ -1,0 +1,107 @@
+"""The deployed contracts as codecs, and their refusals in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from freehold.chain.abi import Abi, Contract, Failure, decode_failure, template
+from freehold.chain.model import Deployment
+from freehold.clock import rfc3339
+from freehold.money import format_units
+
+ERC20: Abi = [
+    {
+        "type": "function",
+        "name": name,
+        "inputs": [{"name": "", "type": kind} for kind in inputs],
+        "outputs": [{"name": "", "type": output}],
+    }
+    for name, inputs, output in (
+        ("balanceOf", ("address",), "uint256"),
+        ("allowance", ("address", "address"), "uint256"),
+        ("approve", ("address", "uint256"), "bool"),
+        ("transfer", ("address", "uint256"), "bool"),
+        ("mint", ("address", "uint256"), "bool"),
+    )
+]
+"""What is used of USDC, whose own ABI isn't shipped."""
+
+SENTENCES: Mapping[str, tuple[str, ...]] = {
+    "BeyondCommitted": (
+        "operator {operator} has committed {committed:18} USD a day, and {staked:18} DIEM would be staked to it",
+        "operators have committed {committed:18} USD a day in all, and there would be {supply:18} DIEM",
+    ),
+    "BeyondPosition": ("the position is {position:18} DIEM, less than {amount:18}",),
+    "BurnBeyondPosition": ("the wallet has {outstanding:18} DIEM outstanding, less than {amount:18}",),
+    "BeyondCurve": ("the mint curve ends at {last:18} DIEM, and {supply:18} were asked for",),
+    "LockBeyondCurve": ("the mint curve ends at {last:18} HOLD locked, and {cost:18} would be",),
+    "StillCooling": ("request {id} can be withdrawn at {readyAt:time}, and the chain's time is {timestamp:time}",),
+    "UnknownRequest": ("there is no open request {id}: it was withdrawn or cancelled, or never made",),
+    "NotOwnRequest": ("request {id} belongs to {owner}",),
+    "NotUnlocked": ("{needed:18} sHOLD are needed, and {unlocked:18} are unlocked",),
+    "TooLittleDiem": ("it would mint {diemOut:18} DIEM, less than {least:18}",),
+    "TooMuchLocked": ("it would lock {cost:18} sHOLD, more than {most:18}",),
+    "TooLittleUnlocked": ("it would unlock {unlocked:18} sHOLD, less than {least:18}",),
+    "UnknownOperator": ("{operator} is not a registered operator",),
+    "NotTransferable": ("sHOLD can't be transferred",),
+    "NotTimelock": ("only the timelock may do that",),
+    "ZeroAmount": ("the amount is zero",),
+    "ZeroAddress": ("an address is zero",),
+    "ERC20InsufficientBalance": ("{sender} has less than is needed ({balance} of {needed} base units)",),
+    "ERC20InsufficientAllowance": ("{spender} may take {allowance} of the {needed} base units needed",),
+    "ERC20InvalidReceiver": ("nothing can be sent to {receiver}",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """One deployment's contracts."""
+
+    hold: Contract
+    staking: Contract
+    diem: Contract
+    vault: Contract
+    prepaid: Contract
+    usdc: Contract
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> "Contracts":
+        where = deployment.contracts
+        return cls(
+            hold=template("Hold").at(where["hold"]),
+            staking=template("Staking").at(where["staking"]),
+            diem=template("Diem").at(where["diem"]),
+            vault=template("CapacityVault").at(where["vault"]),
+            prepaid=template("Prepaid").at(where["prepaid"]),
+            usdc=Contract(ERC20, address=where["usdc"], name="USDC"),
+        )
+
+
+def why(data: bytes | None, said: str) -> tuple[str | None, str]:
+    """A revert's error name and its sentence; `said` is what the node said, for a revert that explains nothing."""
+    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "FreeholdTimelock")
+    failure = decode_failure(data, (template(name) for name in names))
+    return (failure.name, explain(failure)) if failure else (None, said)
+
+
+def explain(failure: Failure) -> str:
+    """A decoded error in words, with amounts in whole tokens and times in UTC where its meaning is known."""
+    facts = {name: _Fact(value) for name, value in failure.arguments.items()}
+    for sentence in SENTENCES.get(failure.name, ()):
+        try:
+            return sentence.format(**facts)
+        except KeyError:
+            continue
+    return failure.sentence()
+
+
+class _Fact:
+    """An argument that formats itself: `{x}` plainly, `{x:18}` with so many decimals, `{x:time}` as UTC."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __format__(self, how: str) -> str:
+        if how == "time":
+            return rfc3339(self._value)
+        return format_units(self._value, decimals=int(how)) if how else str(self._value)
