@@ -37,7 +37,6 @@ from freehold.identity.settings import IdentitySettings
 from freehold.identity.tokens import digest, kind_of, new_token, shown
 from freehold.problems import Conflict, InvalidRequest, NotFound
 
-SQL = statements("freehold.identity")
 _NONCE_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ACCOUNTS_A_PAGE = 1_000
 
@@ -47,6 +46,7 @@ class Identity:
 
     def __init__(self, database: Database, *, clock: Clock, settings: IdentitySettings) -> None:
         self._database = database
+        self._sql = statements("freehold.identity")
         self._clock = clock
         self._settings = settings
         self._keys: OrderedDict[bytes, ApiKey] = OrderedDict()
@@ -73,7 +73,7 @@ class Identity:
         if known is not None:
             self._keys.move_to_end(hashed)
             return known
-        row = await self._database.fetchrow(SQL["key_by_hash"], hashed)
+        row = await self._database.fetchrow(self._sql["key_by_hash"], hashed)
         if row is None:
             raise InvalidApiKey
         key = _key(row)
@@ -98,14 +98,14 @@ class Identity:
             return await self._key_caller(digest(token), account_id)
         if kind is CallerKind.SESSION:
             return await self._session_caller(digest(token), account_id)
-        if kind is CallerKind.OPERATOR and await self._database.fetchval(SQL["is_operator"], digest(token)):
+        if kind is CallerKind.OPERATOR and await self._database.fetchval(self._sql["is_operator"], digest(token)):
             if account_id is not None:
                 await self.account(account_id)
             return Caller(CallerKind.OPERATOR, account_id or 0, frozenset(Scope))
         raise InvalidApiKey
 
     async def _key_caller(self, hashed: bytes, account_id: int | None) -> Caller:
-        row = await self._database.fetchrow(SQL["key_caller"], hashed)
+        row = await self._database.fetchrow(self._sql["key_caller"], hashed)
         if row is None:
             raise InvalidApiKey
         key = _key(row)
@@ -115,13 +115,13 @@ class Identity:
         return Caller(CallerKind.KEY, key.account_id, key.scopes, role, key.user_id, key)
 
     async def _session_caller(self, hashed: bytes, account_id: int | None) -> Caller:
-        session = await self._database.fetchrow(SQL["session"], hashed)
+        session = await self._database.fetchrow(self._sql["session"], hashed)
         if session is None:
             raise InvalidApiKey
         if session["expires_at_s"] <= self._now():
             raise SessionExpired
         user_id = session["user_id"]
-        row = await self._database.fetchrow(SQL["membership"], user_id, account_id, session["address"])
+        row = await self._database.fetchrow(self._sql["membership"], user_id, account_id, session["address"])
         if row is None:
             raise _no_account(account_id)
         role = Role(row["role"])
@@ -131,40 +131,40 @@ class Identity:
         """Make `token` the operator's, and the only one. Raises ValueError unless it begins with `fh_admin_`."""
         if kind_of(token) is not CallerKind.OPERATOR or len(token) < 40:
             raise ValueError("The admin token must begin with fh_admin_ and be at least 40 characters long.")
-        await self._database.execute(SQL["set_operator_hash"], digest(token))
+        await self._database.execute(self._sql["set_operator_hash"], digest(token))
 
     # Accounts
 
     async def account(self, account_id: int) -> Account:
         """Raises NotFound."""
-        row = await self._database.fetchrow(SQL["account"], account_id)
+        row = await self._database.fetchrow(self._sql["account"], account_id)
         if row is None:
             raise _no_account(account_id)
         return _account(row)
 
     async def account_of_address(self, address: str) -> Account | None:
         """The account that stakes and deposits for `address` (any case) belong to."""
-        row = await self._database.fetchrow(SQL["account_of_address"], eip4361.checksum(address))
+        row = await self._database.fetchrow(self._sql["account_of_address"], eip4361.checksum(address))
         return _account(row) if row else None
 
     async def accounts(self, *, after: int = 0, limit: int = _ACCOUNTS_A_PAGE) -> list[Account]:
         """Accounts by id, from the one after `after`."""
-        return [_account(row) for row in await self._database.fetch(SQL["accounts"], after, limit)]
+        return [_account(row) for row in await self._database.fetch(self._sql["accounts"], after, limit)]
 
     async def addresses(self) -> dict[str, int]:
         """Checksummed address → account id, of every account."""
-        return {row["address"]: row["id"] for row in await self._database.fetch(SQL["addresses"])}
+        return {row["address"]: row["id"] for row in await self._database.fetch(self._sql["addresses"])}
 
     async def create_local_account(self, conn: Connection, account_id: int, name: str) -> Account:
         """An account for people without a wallet, under an id that the ledger made in the same transaction."""
         address = await self._keyless_address(conn, account_id)
-        row = await conn.fetchrow(SQL["add_account"], account_id, name, "local", address, self._now())
+        row = await conn.fetchrow(self._sql["add_account"], account_id, name, "local", address, self._now())
         return _account(row)
 
     async def _keyless_address(self, conn: Connection, account_id: int) -> str:
         """An address nobody has a key of: a hash of this installation's salt and the account."""
         if self._salt is None:
-            self._salt = await conn.fetchval(SQL["salt"])
+            self._salt = await conn.fetchval(self._sql["salt"])
         hashed = keccak(b"freehold:local-account:" + self._salt + b":" + str(account_id).encode())
         return eip4361.checksum("0x" + hashed[12:].hex())
 
@@ -187,8 +187,8 @@ class Identity:
             statement=settings.statement,
             expires_at_s=now + settings.nonce_s,
         )
-        await self._database.execute(SQL["clean_nonces"], now)
-        await self._database.execute(SQL["add_nonce"], message.nonce, checksummed, now + settings.nonce_s)
+        await self._database.execute(self._sql["clean_nonces"], now)
+        await self._database.execute(self._sql["add_nonce"], message.nonce, checksummed, now + settings.nonce_s)
         return Challenge(
             nonce=message.nonce,
             address=checksummed,
@@ -223,23 +223,25 @@ class Identity:
 
         async def work(conn: Connection) -> SignedIn:
             await self._use_nonce(conn, read, now)
-            user_id = await conn.fetchval(SQL["add_user"], read.address, read.address, now)
-            row = await conn.fetchrow(SQL["account_of_address"], read.address)
+            user_id = await conn.fetchval(self._sql["add_user"], read.address, read.address, now)
+            row = await conn.fetchrow(self._sql["account_of_address"], read.address)
             created = row is None
             if row is None:
                 account_id = await create_account(conn)
-                row = await conn.fetchrow(SQL["add_account"], account_id, read.address, "wallet", read.address, now)
-                await conn.execute(SQL["put_member"], account_id, user_id, Role.OWNER, now)
-            await conn.execute(SQL["clean_sessions"], now)
-            await conn.execute(SQL["add_session"], digest(token), user_id, now, expires)
+                row = await conn.fetchrow(
+                    self._sql["add_account"], account_id, read.address, "wallet", read.address, now
+                )
+                await conn.execute(self._sql["put_member"], account_id, user_id, Role.OWNER, now)
+            await conn.execute(self._sql["clean_sessions"], now)
+            await conn.execute(self._sql["add_session"], digest(token), user_id, now, expires)
             return SignedIn(_account(row), user_id, expires, created, token)
 
         return await self._database.transact(work)
 
     async def _use_nonce(self, conn: Connection, read: eip4361.Message, now: int) -> None:
-        if await conn.fetchval(SQL["use_nonce"], read.nonce, read.address, now):
+        if await conn.fetchval(self._sql["use_nonce"], read.nonce, read.address, now):
             return
-        row = await conn.fetchrow(SQL["nonce"], read.nonce)
+        row = await conn.fetchrow(self._sql["nonce"], read.nonce)
         if row is None or row["address"] != read.address:
             reason = "its nonce was not issued here for this address"
         elif row["used_at_s"] is not None:
@@ -250,14 +252,14 @@ class Identity:
 
     async def sign_out(self, token: str) -> None:
         """End a session. Raises InvalidApiKey when there is none of this token."""
-        if await self._database.fetchval(SQL["end_session"], digest(token)) is None:
+        if await self._database.fetchval(self._sql["end_session"], digest(token)) is None:
             raise InvalidApiKey
 
     # Members
 
     async def members(self, account_id: int) -> list[Member]:
         """Who has a part in an account, by the time they joined."""
-        return [_member(row) for row in await self._database.fetch(SQL["members"], account_id)]
+        return [_member(row) for row in await self._database.fetch(self._sql["members"], account_id)]
 
     async def put_member(self, conn: Connection, account_id: int, address: str, role: Role, name: str | None) -> Member:
         """Give the holder of a wallet a part in an account, or another role. Raises InvalidRequest, Conflict.
@@ -269,29 +271,31 @@ class Identity:
         except ValueError as error:
             raise InvalidRequest(reason=f"{error}.", param="address") from None
         await self._lock_account(conn, account_id)
-        user_id = await conn.fetchval(SQL["add_user"], name or checksummed, checksummed, self._now())
+        user_id = await conn.fetchval(self._sql["add_user"], name or checksummed, checksummed, self._now())
         await self._keep_an_owner(conn, account_id, without=user_id if role is not Role.OWNER else None)
-        await conn.execute(SQL["put_member"], account_id, user_id, role, self._now())
-        rows = await conn.fetch(SQL["members"], account_id)
+        await conn.execute(self._sql["put_member"], account_id, user_id, role, self._now())
+        rows = await conn.fetch(self._sql["members"], account_id)
         return next(_member(row) for row in rows if row["user_id"] == user_id)
 
     async def remove_member(self, conn: Connection, account_id: int, user_id: int) -> None:
-        """Raises NotFound; Conflict for the last owner. Revoke `keys_of_member` in the same transaction, before."""
+        """Raises NotFound; Conflict for the last owner. Revoke `keys_of_member` in the same transaction."""
         await self._lock_account(conn, account_id)
         await self._keep_an_owner(conn, account_id, without=user_id)
-        if await conn.fetchval(SQL["remove_member"], account_id, user_id) is None:
+        if await conn.fetchval(self._sql["remove_member"], account_id, user_id) is None:
             raise NotFound(reason=f"User {user_id} is no member of account {account_id}.")
 
     async def keys_of_member(self, conn: Connection, account_id: int, user_id: int) -> list[ApiKey]:
         """The keys that a member made and that aren't revoked."""
-        return [_key(row) for row in await conn.fetch(SQL["keys_of_member"], account_id, user_id)]
+        return [_key(row) for row in await conn.fetch(self._sql["keys_of_member"], account_id, user_id)]
 
     async def _lock_account(self, conn: Connection, account_id: int) -> None:
-        if await conn.fetchval(SQL["lock_account"], account_id) is None:
+        if await conn.fetchval(self._sql["lock_account"], account_id) is None:
             raise _no_account(account_id)
 
     async def _keep_an_owner(self, conn: Connection, account_id: int, *, without: int | None) -> None:
-        owners = {row["user_id"] for row in await conn.fetch(SQL["members"], account_id) if row["role"] == Role.OWNER}
+        owners = {
+            row["user_id"] for row in await conn.fetch(self._sql["members"], account_id) if row["role"] == Role.OWNER
+        }
         if owners and owners == {without}:
             raise Conflict(reason="An account keeps at least one owner: make somebody else an owner first.")
 
@@ -299,7 +303,7 @@ class Identity:
 
     async def keys(self, account_id: int) -> list[ApiKey]:
         """Every key of an account, revoked ones too, oldest first."""
-        return [_key(row) for row in await self._database.fetch(SQL["keys"], account_id)]
+        return [_key(row) for row in await self._database.fetch(self._sql["keys"], account_id)]
 
     async def create_key(
         self,
@@ -318,7 +322,7 @@ class Identity:
         """
         secret = new_token(CallerKind.KEY)
         row = await conn.fetchrow(
-            SQL["add_key"],
+            self._sql["add_key"],
             account_id,
             user_id,
             name,
@@ -333,7 +337,7 @@ class Identity:
 
     async def lock_key(self, conn: Connection, account_id: int, key_id: int) -> ApiKey:
         """The key as it stands, locked until the transaction ends. Raises NotFound."""
-        row = await conn.fetchrow(SQL["lock_key"], account_id, key_id)
+        row = await conn.fetchrow(self._sql["lock_key"], account_id, key_id)
         if row is None:
             raise NotFound(reason=f"Account {account_id} has no key {key_id}.", param="id")
         return _key(row)
@@ -341,7 +345,7 @@ class Identity:
     async def update_key(self, conn: Connection, key: ApiKey) -> ApiKey:
         """Write name, scopes, models and expiry of a locked key, and raise its version."""
         row = await conn.fetchrow(
-            SQL["update_key"],
+            self._sql["update_key"],
             key.account_id,
             key.id,
             key.name,
@@ -353,7 +357,7 @@ class Identity:
 
     async def revoke_key(self, conn: Connection, account_id: int, key_id: int) -> ApiKey:
         """Revoke for good; a key that is revoked already stays as it is. Raises NotFound."""
-        row = await conn.fetchrow(SQL["revoke_key"], account_id, key_id, self._now())
+        row = await conn.fetchrow(self._sql["revoke_key"], account_id, key_id, self._now())
         return _key(row) if row else await self.lock_key(conn, account_id, key_id)
 
     def _now(self) -> int:

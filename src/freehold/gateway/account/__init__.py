@@ -1,0 +1,1 @@
+"""The account API: everything about an account that isn't a model call."""

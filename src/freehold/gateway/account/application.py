@@ -1,0 +1,50 @@
+"""The account API as one FastAPI application."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from freehold.gateway.account import account, admin, auth, errors, keys, prices, status, usage
+from freehold.gateway.account.services import AccountServices
+
+VERSION = "1"
+DESCRIPTION = """Accounts, keys, credit, usage and prices of a Freehold server.
+
+Model calls are OpenAI's API on the same server, under `/v1`. Send `Authorization: Bearer …` with an API key, a session
+or, for the operator, the admin token. Money is USD as exact decimal strings, each with a twin in nano-USD (10⁻⁹ USD);
+times are RFC 3339, UTC. Every refusal has OpenAI's shape: `{"error": {"message", "type", "code", "param"}}`.
+"""
+
+
+def build_account_app(services: AccountServices) -> FastAPI:
+    """The application. Whoever builds it starts and stops the services."""
+    app = _application()
+    app.state.services = services
+    errors.install(app, body_limit_bytes=services.settings.body_limit_bytes)
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The OpenAPI document."""
+    return _application().openapi()
+
+
+def _application() -> FastAPI:
+    app = FastAPI(
+        title="Freehold account API",
+        version=VERSION,
+        description=DESCRIPTION,
+        docs_url=None,  # its pages load scripts from somebody else's server
+        redoc_url=None,
+        generate_unique_id_function=_operation,
+        redirect_slashes=False,
+    )
+    for part in (auth, account, keys, usage, prices, admin, status):
+        app.include_router(part.router)
+    return app
+
+
+def _operation(route: APIRoute) -> str:
+    """A route's name in generated clients: `keys_create`."""
+    return f"{(route.tags or ['api'])[0]}_{route.name}".replace("-", "_")
