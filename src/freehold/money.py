@@ -50,7 +50,8 @@ def parse_units(text: str, *, decimals: int, what: str = "amount") -> int:
     _, digits, exponent = value.as_tuple()
     number = int("".join(map(str, digits)) or "0")
     shift = decimals + int(exponent)
-    return number * 10**shift if shift >= 0 else number // 10**-shift
+    scale: int = 10 ** abs(shift)
+    return number * scale if shift >= 0 else number // scale
 
 
 def format_units(amount: int, *, decimals: int, least_places: int = 0) -> str:

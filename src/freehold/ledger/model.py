@@ -87,9 +87,12 @@ class Charge:
     price_version: int
     held_nano: int
     cost_nano: int
+    """What the account paid: the sum of the legs."""
     absorbed_nano: int
+    """What the operator bears: cost above the hold, or the estimate of a call whose worker died."""
     legs: tuple[Leg, ...]
     outcome: str
+    """As settled; `unsettled` where the worker died and the hold was swept."""
     estimated: bool
     day: int
     at_s: float
@@ -174,6 +177,35 @@ class KeySpend:
     day_held_nano: int
     total_used_nano: int
     total_held_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargePage:
+    """Charges, newest first."""
+
+    charges: tuple[Charge, ...]
+    next: str | None
+    """What to pass as `after` for the next page; None when this is the last."""
+
+
+class GroupBy(StrEnum):
+    DAY = "day"
+    HOUR = "hour"
+    MODEL = "model"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Charges summed over one group."""
+
+    group: str
+    """An RFC 3339 UTC time for day and hour, the model's name, or the key's id."""
+    calls: int
+    usage: Mapping[str, int]
+    cost_nano: int
+    by_source: Mapping[Source, int]
+    """Which purse bore how much of `cost_nano`."""
 
 
 @dataclass(frozen=True, slots=True)

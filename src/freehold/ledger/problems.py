@@ -1,6 +1,6 @@
 """What the ledger refuses."""
 
-from freehold.problems import Problem
+from freehold.problems import LedgerUnavailable, Problem
 
 
 class InsufficientCredit(Problem):
@@ -55,5 +55,5 @@ class StaleKey(Exception):
     """The key was changed; read it and hold again."""
 
 
-class WorkerFenced(Exception):
-    """This worker's epoch has lapsed: it opens no hold until it has started a new epoch."""
+class WorkerFenced(LedgerUnavailable):
+    """This server lost touch with its ledger and is starting anew, so nothing was decided about this call. Try again in a moment."""

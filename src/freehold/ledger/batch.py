@@ -1,0 +1,212 @@
+"""Group commit: calls that arrive while a batch is at the database leave together as the next one.
+
+Knows nothing of holds. A batch that the database refuses is sent again in halves, so that one bad item fails alone;
+one whose COMMIT is unknown is sent again over a new connection, and its ids make the repeat a no-op.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import asyncpg
+
+from freehold.clock import Clock
+from freehold.db import RETRYABLE, Connection, Database
+from freehold.problems import LedgerUnavailable
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LARGEST = 256
+"""Items in one batch."""
+
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+"""The connection is gone or unusable: whether the batch was committed is unknown."""
+
+SETTINGS = """
+set plan_cache_mode = force_generic_plan;
+set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
+set lock_timeout = '1s'; set statement_timeout = '20s';
+"""
+"""A batch is a handful of look-ups by key however large the tables are, so it is planned once, for that. The lock
+timeout keeps one account that somebody has locked from holding up all the others: its batch goes on in halves."""
+
+
+@dataclass(eq=False, slots=True)
+class Waiting(Generic[Item, Result]):
+    """One call on its way. `answer` is None for work that nobody waits for."""
+
+    item: Item
+    id: Hashable
+    until: float
+    """Monotonic seconds: after this, the call is told that the ledger is unavailable."""
+    answer: asyncio.Future[Result] | None
+    tried: bool = field(default=False)
+
+    def abandoned(self) -> bool:
+        return self.answer is not None and self.answer.done()
+
+
+class GroupCommit(Generic[Item, Result]):
+    """One dedicated connection, one batch on it at a time.
+
+    `send` makes one database call for all items and returns a result for each, in order. `abandon` is told of an item
+    that may have been applied although its caller got no answer, with the result where there is one.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        send: Callable[[Connection, Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        abandon: Callable[[Item, Result | None], None] | None = None,
+        patience_s: float = 5.0,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._send = send
+        self._abandon = abandon
+        self._patience_s = patience_s
+        self._connection: asyncpg.Connection | None = None
+        self._queue: list[Waiting[Item, Result]] = []
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Connect. Raises OSError or asyncpg.PostgresError when the server can't be reached or refuses."""
+        self._closing = False
+        await self._connect()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Send what is queued, then disconnect."""
+        self._closing = True
+        self._some.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        self._disconnect()
+
+    def submit(self, item: Item, id: Hashable) -> asyncio.Future[Result]:
+        """Queue an item. `id` names what it touches: two of the same never share a batch."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._closing or self._task is None:
+            answer.set_exception(LedgerUnavailable(reason="it is stopping"))
+            return answer
+        self._queue.append(Waiting(item, id, self._clock.monotonic() + self._patience_s, answer))
+        self._some.set()
+        return answer
+
+    def post(self, item: Item, id: Hashable) -> None:
+        """Queue an item that nobody waits for."""
+        self._queue.append(Waiting(item, id, float("inf"), None))
+        self._some.set()
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._some.clear()
+                await self._some.wait()
+                continue
+            batch = self._take()
+            try:
+                await self._commit(batch)
+            except Exception as fault:  # noqa: BLE001 - whoever waits must hear of it, and the next batch must go on
+                for waiting in batch:
+                    self._refuse(waiting, fault)
+
+    def _take(self) -> list[Waiting[Item, Result]]:
+        """The next batch, in order of arrival, without two items of one id and without those whose caller left."""
+        batch: list[Waiting[Item, Result]] = []
+        later: list[Waiting[Item, Result]] = []
+        ids: set[Hashable] = set()
+        for waiting in self._queue:
+            if waiting.abandoned():
+                continue
+            if len(batch) == LARGEST or waiting.id in ids:
+                later.append(waiting)
+            else:
+                ids.add(waiting.id)
+                batch.append(waiting)
+        self._queue = later
+        return batch
+
+    async def _commit(self, batch: list[Waiting[Item, Result]]) -> None:
+        """Bring every item of `batch` to its answer."""
+        attempt = 0
+        while batch:
+            try:
+                connection = self._connection or await self._connect()
+                for waiting in batch:
+                    waiting.tried = True
+                results = await self._send(connection, [waiting.item for waiting in batch])
+            except (*LOST, *RETRYABLE) as fault:
+                if isinstance(fault, LOST):
+                    self._disconnect()
+                log.warning("a batch of %d is sent again: %s", len(batch), fault)
+                batch = self._patient(batch)
+                self._queue = self._patient(self._queue)
+                await asyncio.sleep(min(0.5, 0.002 * 2**attempt))
+            except asyncpg.PostgresError as refused:
+                if len(batch) == 1:
+                    self._refuse(batch[0], refused)
+                    return
+                middle = len(batch) // 2
+                await self._commit(batch[:middle])
+                batch = batch[middle:]
+            else:
+                for waiting, result in zip(batch, results, strict=True):
+                    self._answer(waiting, result)
+                return
+            attempt += 1
+
+    def _answer(self, waiting: Waiting[Item, Result], result: Result) -> None:
+        if waiting.answer is not None and not waiting.answer.done():
+            waiting.answer.set_result(result)
+        elif waiting.answer is not None and self._abandon is not None:
+            self._abandon(waiting.item, result)
+
+    def _refuse(self, waiting: Waiting[Item, Result], refused: Exception) -> None:
+        log.error("the database refused %r", waiting.item, exc_info=refused)
+        if waiting.answer is not None and not waiting.answer.done():
+            waiting.answer.set_exception(LedgerUnavailable(reason="the database refused the entry"))
+
+    def _patient(self, waitings: list[Waiting[Item, Result]]) -> list[Waiting[Item, Result]]:
+        """Those who may wait longer; the others are told that the ledger is unavailable."""
+        now = self._clock.monotonic()
+        kept: list[Waiting[Item, Result]] = []
+        for waiting in waitings:
+            if now < waiting.until and not self._closing:
+                kept.append(waiting)
+                continue
+            if waiting.tried and waiting.answer is not None and self._abandon is not None:
+                self._abandon(waiting.item, None)
+            if waiting.answer is not None and not waiting.answer.done():
+                waiting.answer.set_exception(LedgerUnavailable(reason="PostgreSQL doesn't answer"))
+        return kept
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await self._database.dedicated()
+        await connection.execute(SETTINGS)
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

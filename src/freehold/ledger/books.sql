@@ -1,0 +1,117 @@
+-- One statement per law: it returns what breaks the law as (account_id, subject, expected, found).
+
+-- name: each_transaction_sums_to_zero
+select account_id, external_id as subject, '0' as expected, sum(amount)::text as found
+from ledger.entries group by account_id, external_id having sum(amount) <> 0
+
+-- name: a_grant_holds_what_its_entries_say
+select g.account_id, 'grant ' || g.id as subject, coalesce(e.amount, 0)::text as expected,
+       (g.available::numeric + g.held)::text as found
+from ledger.grants g
+left join (
+    select account_id, grant_id, sum(amount) as amount from ledger.entries where line like 'purse:%' group by 1, 2
+) e on e.account_id = g.account_id and e.grant_id = g.id
+where g.available::numeric + g.held <> coalesce(e.amount, 0)
+
+-- name: a_grants_amount_is_what_was_issued
+select g.account_id, 'grant ' || g.id as subject, coalesce(e.amount, 0)::text as expected,
+       (g.amount - g.absorbed)::text as found
+from ledger.grants g
+left join (
+    select account_id, grant_id, -sum(amount) as amount from ledger.entries
+    where line like 'issuance:%' or line like 'cash:%' group by 1, 2
+) e on e.account_id = g.account_id and e.grant_id = g.id
+where g.amount - g.absorbed <> coalesce(e.amount, 0)
+
+-- name: a_grants_loss_is_what_a_reorg_took
+select g.account_id, 'grant ' || g.id as subject, coalesce(e.amount, 0)::text as expected, g.absorbed::text as found
+from ledger.grants g
+left join (
+    select account_id, grant_id, -sum(amount) as amount from ledger.entries
+    where line = 'absorbed:reorg' group by 1, 2
+) e on e.account_id = g.account_id and e.grant_id = g.id
+where g.absorbed <> coalesce(e.amount, 0)
+
+-- name: no_balance_is_negative
+select g.account_id, 'grant ' || g.id as subject, '0 or more' as expected,
+       'available ' || g.available || ', held ' || g.held as found
+from ledger.grants g where g.available < 0 or g.held < 0
+
+-- name: held_is_the_sum_of_open_holds
+select g.account_id, 'grant ' || g.id as subject, coalesce(l.amount, 0)::text as expected, g.held::text as found
+from ledger.grants g
+left join (
+    select h.account_id, l.grant_id, sum(l.amount) as amount
+    from ledger.holds h cross join lateral unnest(h.leg_grants, h.leg_amounts) as l (grant_id, amount)
+    where h.state = 'open' group by 1, 2
+) l on l.account_id = g.account_id and l.grant_id = g.id
+where g.held <> coalesce(l.amount, 0)
+
+-- name: a_hold_is_the_sum_of_its_legs
+select account_id, 'hold ' || request_id as subject, amount::text as expected,
+       ledger.total(leg_amounts)::text as found
+from ledger.holds where amount <> ledger.total(leg_amounts)
+
+-- name: a_charge_is_the_sum_of_its_legs
+select account_id, 'req:' || request_id as subject, cost::text as expected, ledger.total(leg_amounts)::text as found
+from ledger.charges where cost <> ledger.total(leg_amounts)
+
+-- name: each_ended_hold_has_its_charge
+select coalesce(h.account_id, c.account_id) as account_id,
+       'req:' || coalesce(h.request_id, c.request_id) as subject,
+       case when h.state in ('settled', 'expired') then 'a charge of a hold of ' || h.amount
+            else 'no charge' end as expected,
+       case when c.request_id is null then 'no charge'
+            else 'a charge of a hold of ' || c.held end as found
+from ledger.holds h
+full join ledger.charges c on c.account_id = h.account_id and c.request_id = h.request_id
+where (c.request_id is not null) <> (h.state is not null and h.state in ('settled', 'expired'))
+   or c.held <> h.amount or c.key_id <> h.key_id or c.day <> h.day or c.price_version <> h.price_version
+
+-- name: a_charge_draws_on_its_hold_only
+select c.account_id, 'req:' || c.request_id as subject, h.leg_grants::text as expected, c.leg_grants::text as found
+from ledger.charges c
+join ledger.holds h on h.account_id = c.account_id and h.request_id = c.request_id
+where not c.leg_grants <@ h.leg_grants
+
+-- name: sources_are_not_mixed
+select e.account_id, e.external_id as subject, coalesce('purse:' || g.source, 'a grant of this account') as expected,
+       e.line as found
+from ledger.entries e
+left join ledger.grants g on g.account_id = e.account_id and g.id = e.grant_id
+where e.line like 'purse:%' and e.line is distinct from 'purse:' || g.source
+
+-- name: each_entry_is_on_the_chart
+select e.account_id, e.external_id as subject, 'a line of the chart' as expected, e.line as found
+from ledger.entries e left join ledger.chart c using (line) where c.line is null
+
+-- name: a_keys_use_is_the_sum_of_its_charges
+select k.account_id, 'key ' || k.key_id as subject,
+       'total ' || coalesce(c.total, 0) || ', day ' || coalesce(c.today, 0) as expected,
+       'total ' || k.total_used || ', day ' || k.day_used as found
+from ledger.keys k
+left join (
+    select c.account_id, c.key_id, sum(c.cost) as total, sum(c.cost) filter (where c.day = x.day) as today
+    from ledger.charges c join ledger.keys x on x.account_id = c.account_id and x.key_id = c.key_id group by 1, 2
+) c on c.account_id = k.account_id and c.key_id = k.key_id
+where k.total_used <> coalesce(c.total, 0) or k.day_used <> coalesce(c.today, 0)
+
+-- name: a_key_holds_the_sum_of_its_open_holds
+select k.account_id, 'key ' || k.key_id as subject,
+       'total ' || coalesce(h.total, 0) || ', day ' || coalesce(h.today, 0) as expected,
+       'total ' || k.total_held || ', day ' || k.day_held as found
+from ledger.keys k
+left join (
+    select h.account_id, h.key_id, sum(h.amount) as total, sum(h.amount) filter (where h.day = x.day) as today
+    from ledger.holds h join ledger.keys x on x.account_id = h.account_id and x.key_id = h.key_id
+    where h.state = 'open' group by 1, 2
+) h on h.account_id = k.account_id and h.key_id = k.key_id
+where k.total_held <> coalesce(h.total, 0) or k.day_held <> coalesce(h.today, 0)
+
+-- name: the_books_are_append_only
+select null::bigint as account_id, x.name as subject, 'two triggers that refuse changes' as expected,
+       count(t.oid)::text as found
+from (values ('ledger.postings'), ('ledger.charges')) x (name)
+left join pg_trigger t on t.tgrelid = x.name::regclass and t.tgenabled in ('O', 'A')
+     and t.tgname in ('append_only', 'never_emptied')
+group by x.name having count(t.oid) <> 2

@@ -1,0 +1,740 @@
+"""The ledger's verbs. Each is one transaction; holds and settlements of one worker share theirs (batch.py)."""
+
+import asyncio
+import base64
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from freehold.clock import Clock, Day, SystemClock, rfc3339
+from freehold.db import Connection, Database, statements
+from freehold.ledger import books
+from freehold.ledger.batch import LOST, GroupCommit
+from freehold.ledger.model import (
+    PRIORITY,
+    Balance,
+    Charge,
+    ChargePage,
+    Difference,
+    Grant,
+    GroupBy,
+    Hold,
+    HoldRequest,
+    KeyLimits,
+    KeySpend,
+    KeyState,
+    LedgerTime,
+    Leg,
+    Purse,
+    Settlement,
+    Source,
+    UsageRow,
+)
+from freehold.ledger.problems import (
+    DayUnopened,
+    InsufficientCredit,
+    KeyExpired,
+    KeyLimitReached,
+    KeyRevoked,
+    StaleKey,
+    StalePrice,
+    WorkerFenced,
+)
+from freehold.money import MAX_NANO, format_usd
+from freehold.problems import Conflict, InvalidRequest, LedgerUnavailable, NotFound
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+LAPSE_S = 15.0
+DAY_PENDING_RETRY_S = 5
+"""What a caller without credit is told to wait while the new day lacks confirmations."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """The end of a hold, as it goes into a batch."""
+
+    account_id: int
+    request_id: UUID
+    verb: str
+    """settle | release"""
+    settlement: Settlement
+
+
+_NOTHING = Settlement(cost_nano=0, model="", usage={})
+
+
+class Ledger:
+    """Holds, settlements, grants and reads over one database; one worker epoch from start() to stop().
+
+    Verbs that reach the database raise LedgerUnavailable when it can't be reached.
+    """
+
+    def __init__(
+        self, database: Database, *, clock: Clock | None = None, beat_s: float = BEAT_S, patience_s: float = 5.0
+    ) -> None:
+        """`patience_s`: how long a hold or a settlement is sent again before LedgerUnavailable."""
+        self._database = database
+        self._sql = statements("freehold.ledger")
+        self._clock = clock or SystemClock()
+        self._beat_s = beat_s
+        self._epoch = 0
+        self._renewing = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
+        self._holds: GroupCommit[HoldRequest, Hold | Exception] = GroupCommit(
+            database, self._clock, self._send_holds, abandon=self._give_back, patience_s=patience_s
+        )
+        self._endings: GroupCommit[_Ending, asyncpg.Record] = GroupCommit(
+            database, self._clock, self._send_endings, patience_s=patience_s
+        )
+
+    async def __aenter__(self) -> "Ledger":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that owns the holds opened now; 0 before start()."""
+        return self._epoch
+
+    # ---- one worker's life
+
+    async def start(self) -> None:
+        """Begin an epoch, its heartbeat and the two batching loops."""
+        async with self._available():
+            self._epoch = await self._database.fetchval(self._sql["start_epoch"])
+            await self._holds.start()
+            await self._endings.start()
+        self._beating = asyncio.create_task(self._keep_beating())
+
+    async def stop(self) -> None:
+        """Send what is queued and end the epoch. Holds still open are swept by whoever runs the jobs."""
+        await self._holds.stop()
+        await self._endings.stop()
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+            self._beating = None
+        try:
+            await self._database.execute(self._sql["end_epoch"], self._epoch)
+        except LOST as lost:
+            log.warning("epoch %d ends unannounced: %s", self._epoch, lost)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat_s)
+            try:
+                await self.beat()
+            except (LedgerUnavailable, asyncpg.PostgresError) as lost:
+                log.warning("heartbeat of epoch %d missed: %s", self._epoch, lost)
+
+    async def beat(self) -> None:
+        """Show that this worker lives; a new epoch begins where the old one has lapsed."""
+        async with self._available():
+            epoch = self._epoch
+            if await self._database.fetchval(self._sql["beat"], epoch) is None:
+                await self._renew(epoch)
+
+    async def _renew(self, lapsed: int) -> None:
+        async with self._renewing:
+            if self._epoch == lapsed:
+                self._epoch = await self._database.fetchval(self._sql["start_epoch"])
+                log.error("epoch %d has lapsed, its holds are swept; epoch %d begins", lapsed, self._epoch)
+
+    # ---- hold, settle, release
+
+    async def hold(self, request: HoldRequest) -> Hold:
+        """Reserve a call's worst case over as many grants as it takes, or nothing at all.
+
+        Raises InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, DayUnopened, StalePrice, StaleKey,
+        WorkerFenced, LedgerUnavailable; Conflict when the request id was used by another call. A caller that is
+        cancelled while it waits leaves no hold behind.
+        """
+        if not 0 <= request.least_nano <= MAX_NANO or not 0 <= request.amount_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A hold is between 0 and {format_usd(MAX_NANO)} USD.")
+        answer = self._holds.submit(request, (request.account_id, request.request_id))
+        try:
+            held = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._give_back(request, answer.result())
+            raise
+        if isinstance(held, Exception):
+            raise held
+        return held
+
+    async def settle(self, hold: Hold, settlement: Settlement) -> Charge:
+        """Charge what the call came to and give the rest back. A repeat returns the first charge.
+
+        Cost above the hold takes what is available in the hold's own grants; the rest is absorbed. A hold that was
+        swept meanwhile isn't charged again: its charge has cost 0 and outcome `unsettled`.
+        Raises LedgerUnavailable when the outcome is unknown (send it again), Conflict when the call was settled
+        differently before, NotFound when there is no such hold or it was released.
+        """
+        if not 0 <= settlement.cost_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A cost is between 0 and {format_usd(MAX_NANO)} USD.")
+        row = await self._end(hold, "settle", settlement)
+        match row["outcome"]:
+            case "charged":
+                charge = _fresh_charge(hold, settlement, row)
+                if charge.absorbed_nano:
+                    log.warning("%s cost %d nano-USD above its hold", hold.request_id, charge.absorbed_nano)
+                return charge
+            case "repeat":
+                return await self.charge(hold.account_id, hold.request_id)
+            case "conflict":
+                raise Conflict(reason=f"Request {hold.request_id} was settled before, with another result.")
+            case _:
+                raise NotFound(reason=f"Request {hold.request_id} has no open hold.")
+
+    async def release(self, hold: Hold) -> None:
+        """Give a hold back unspent. Does nothing when it isn't open any more."""
+        await self._end(hold, "release", _NOTHING)
+
+    async def _end(self, hold: Hold, verb: str, settlement: Settlement) -> asyncpg.Record:
+        ending = _Ending(hold.account_id, hold.request_id, verb, settlement)
+        # Shielded: what was produced is paid for, also when the caller has gone.
+        return await asyncio.shield(self._endings.submit(ending, (hold.account_id, hold.request_id)))
+
+    def _give_back(self, request: HoldRequest, held: Hold | Exception | None) -> None:
+        """Release the hold of a caller that has gone, or that was told it is unknown (None)."""
+        if not isinstance(held, Exception):
+            self._endings.post(
+                _Ending(request.account_id, request.request_id, "release", _NOTHING),
+                (request.account_id, request.request_id),
+            )
+
+    async def _send_holds(self, connection: Connection, requests: Sequence[HoldRequest]) -> list[Hold | Exception]:
+        epoch = self._epoch
+        results = await self._hold_batch(connection, epoch, requests)
+        fenced = [at for at, result in enumerate(results) if isinstance(result, WorkerFenced)]
+        if fenced:
+            await self._renew(epoch)
+            again = await self._hold_batch(connection, self._epoch, [requests[at] for at in fenced])
+            for at, result in zip(fenced, again, strict=True):
+                results[at] = result
+        return results
+
+    async def _hold_batch(
+        self, connection: Connection, epoch: int, requests: Sequence[HoldRequest]
+    ) -> list[Hold | Exception]:
+        rows = await connection.fetch(
+            self._sql["hold_batch"],
+            epoch,
+            [request.account_id for request in requests],
+            [request.key_id for request in requests],
+            [request.request_id for request in requests],
+            [request.amount_nano for request in requests],
+            [request.least_nano for request in requests],
+            [request.price_version for request in requests],
+            [request.key_version for request in requests],
+            [request.deadline_s for request in requests],
+            [request.day_unopened_ok for request in requests],
+        )
+        results: list[Hold | Exception] = [WorkerFenced()] * len(requests)
+        for row in rows:
+            at = row["item"] - 1
+            results[at] = _held_or_refused(requests[at], row)
+        return results
+
+    async def _send_endings(self, connection: Connection, endings: Sequence[_Ending]) -> list[asyncpg.Record]:
+        rows = await connection.fetch(
+            self._sql["settle_batch"],
+            [ending.account_id for ending in endings],
+            [ending.request_id for ending in endings],
+            [ending.verb for ending in endings],
+            [ending.settlement.cost_nano for ending in endings],
+            [ending.settlement.model for ending in endings],
+            [msgspec.json.encode(ending.settlement.usage).decode() for ending in endings],
+            [ending.settlement.outcome for ending in endings],
+            [ending.settlement.estimated for ending in endings],
+        )
+        return sorted(rows, key=lambda row: cast(int, row["item"]))
+
+    # ---- accounts, keys, price, time
+
+    async def create_account(self, conn: Connection) -> int:
+        """A new account without credit, in the caller's transaction."""
+        return int(await conn.fetchval(self._sql["create_account"]))
+
+    async def put_key(self, conn: Connection, limits: KeyLimits) -> None:
+        """Write a key's state, end and caps in the caller's transaction; what it has used stays.
+
+        An older version than the one that stands changes nothing.
+        """
+        await conn.fetchval(self._sql["lock_account"], limits.account_id)
+        await conn.execute(
+            self._sql["put_key"],
+            limits.account_id,
+            limits.key_id,
+            limits.version,
+            limits.state.value,
+            limits.expires_at_s,
+            limits.day_cap_nano,
+            limits.total_cap_nano,
+        )
+
+    async def key_limits(self, account_id: int, key_id: int, *, conn: Connection | None = None) -> KeyLimits:
+        """Raises NotFound. With `conn`, as the caller's transaction sees it."""
+        if conn is None:
+            row = await self._row("key_limits", account_id, key_id)
+        else:
+            row = await conn.fetchrow(self._sql["key_limits"], account_id, key_id)
+        if row is None:
+            raise NotFound(reason=f"There is no key {key_id} in account {account_id}.")
+        return KeyLimits(
+            account_id=account_id,
+            key_id=key_id,
+            version=row["version"],
+            state=KeyState(row["state"]),
+            expires_at_s=row["expires_at_s"],
+            day_cap_nano=row["day_cap"],
+            total_cap_nano=row["total_cap"],
+        )
+
+    async def key_spend(self, account_id: int) -> list[KeySpend]:
+        """What each key of the account has used and holds, today and in all."""
+        return [
+            KeySpend(
+                key_id=row["key_id"],
+                day=row["day"],
+                day_used_nano=row["day_used"],
+                day_held_nano=row["day_held"],
+                total_used_nano=row["total_used"],
+                total_held_nano=row["total_held"],
+            )
+            for row in await self._rows("key_spend", account_id)
+        ]
+
+    async def require_key(self, account_id: int, key_id: int, version: int) -> None:
+        """For routes that hold nothing. Raises KeyRevoked, KeyExpired, StaleKey."""
+        row = await self._row("key_and_time", account_id, key_id)
+        if row is None or row["state"] != KeyState.ACTIVE:
+            raise KeyRevoked
+        if row["expires_at_s"] is not None and row["expires_at_s"] <= row["at_s"]:
+            raise KeyExpired(expired=rfc3339(row["expires_at_s"]))
+        if row["version"] != version:
+            raise StaleKey
+
+    async def set_price_version(self, conn: Connection, version: int) -> None:
+        """Make `version` the one that holds must name, in the caller's transaction. Never goes back."""
+        await conn.execute(self._sql["set_price_version"], version)
+
+    async def set_time(self, at_s: int, *, opened_day: int, force: bool = False) -> None:
+        """Ledger time, from the chain's newest block, and the newest day whose allowance may be issued.
+
+        Neither goes back, except with `force`, for a dev chain that lost its tail. A time that isn't newer doesn't
+        count as news: after 120 s without any, ledger time runs on by the wall clock.
+        """
+
+        async def work(conn: Connection) -> None:
+            await conn.execute(self._sql["set_time"], at_s, force)
+            await conn.execute(self._sql["set_opened_day"], opened_day, force)
+
+        async with self._available():
+            await self._database.transact(work)
+
+    async def time(self) -> LedgerTime:
+        row = _present(await self._row("time"))
+        return LedgerTime(at_s=row["at_s"], provisional=row["provisional"], opened_day=row["opened_day"])
+
+    # ---- grants
+
+    async def grant(
+        self,
+        account_id: int,
+        source: Source,
+        amount_nano: int,
+        external_id: str,
+        *,
+        starts_at_s: int,
+        expires_at_s: int,
+        priority: int | None = None,
+        conn: Connection | None = None,
+    ) -> Grant:
+        """Credit an account once for `external_id`; a repeat returns the first grant as it is now.
+
+        Raises Conflict when the id stands with another body, NotFound without such an account.
+        """
+        if not 0 < amount_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A grant is above 0 and at most {format_usd(MAX_NANO)} USD.")
+        drawn = PRIORITY[source] if priority is None else priority
+        row = await self._post(
+            conn,
+            "grant_credit",
+            account_id,
+            source.value,
+            amount_nano,
+            external_id,
+            starts_at_s,
+            expires_at_s,
+            drawn,
+            _digest("grant", source.value, amount_nano, starts_at_s, expires_at_s, drawn),
+        )
+        return _grant(_present(row))
+
+    async def open_day(
+        self, account_id: int, day: int, source: Source, amount_nano: int, external_id: str
+    ) -> Grant | None:
+        """Issue a day's allowance and mark the account as opened for it, also when it is 0 (None).
+
+        A day that already has a grant of this source is raised to at least this amount. Raises Conflict, NotFound.
+        """
+        return await self._raise_day(account_id, day, source, amount_nano, external_id, opens=True)
+
+    async def raise_grant(
+        self, account_id: int, day: int, source: Source, to_amount_nano: int, external_id: str
+    ) -> Grant | None:
+        """Raise a day's grant to at least `to_amount_nano`, making it when there is none (None: still none).
+
+        Not higher, or a repeat of `external_id`: changes nothing. Raises Conflict, NotFound.
+        """
+        return await self._raise_day(account_id, day, source, to_amount_nano, external_id, opens=False)
+
+    async def _raise_day(
+        self, account_id: int, day: int, source: Source, to_nano: int, external_id: str, *, opens: bool
+    ) -> Grant | None:
+        if not 0 <= to_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A day's grant is between 0 and {format_usd(MAX_NANO)} USD.")
+        row = await self._post(
+            None,
+            "raise_day",
+            account_id,
+            day,
+            source.value,
+            to_nano,
+            external_id,
+            PRIORITY[source],
+            opens,
+            _digest("day", day, source.value, to_nano),
+        )
+        return None if row is None else _grant(row)
+
+    async def reverse(self, account_id: int, grant_external_id: str, to_amount_nano: int, external_id: str) -> int:
+        """Bring a grant down to `to_amount_nano`: what is available is taken, the rest goes to absorbed:reorg.
+
+        Returns what was taken, nano-USD; for a repeat, what the first one took. Raises Conflict, NotFound.
+        """
+        digest = _digest("reverse", grant_external_id, to_amount_nano)
+
+        async def work(conn: Connection) -> int:
+            row = _present(
+                await conn.fetchrow(
+                    self._sql["reverse_grant"], account_id, grant_external_id, to_amount_nano, external_id, digest
+                )
+            )
+            _require_posted(row["outcome"], account_id, external_id, grant_external_id)
+            return int(row["taken"])
+
+        async with self._available():
+            return await self._database.transact(work)
+
+    async def _post(self, conn: Connection | None, name: str, account_id: int, *args: Any) -> asyncpg.Record | None:
+        """Run one of the functions that post a grant, and read the grant; None when there is none."""
+        external_id = args[2] if name == "grant_credit" else args[3]
+
+        async def work(conn: Connection) -> asyncpg.Record | None:
+            row = _present(await conn.fetchrow(self._sql[name], account_id, *args))
+            _require_posted(row["outcome"], account_id, external_id, external_id)
+            return await conn.fetchrow(self._sql["grant"], account_id, row["grant_id"])
+
+        if conn is not None:
+            return await work(conn)
+        async with self._available():
+            return await self._database.transact(work)
+
+    async def grants(self, account_id: int, live_only: bool = True) -> list[Grant]:
+        """Grants in the order that they are drawn; with `live_only`, those that can pay now."""
+        return [_grant(row) for row in await self._rows("grants", account_id, live_only)]
+
+    # ---- reads
+
+    async def needs_day(self, account_id: int) -> bool:
+        """Whether today's allowance may be issued and wasn't. Raises NotFound."""
+        row = await self._row("needs_day", account_id)
+        if row is None:
+            raise _no_account(account_id)
+        return bool(row[0])
+
+    async def balance(self, account_id: int) -> Balance:
+        """Every purse at ledger time; nothing that has ended shows. A pure read. Raises NotFound."""
+        rows = await self._rows("balance", account_id)
+        if not rows:
+            raise _no_account(account_id)
+        by_source = {row["source"]: row for row in rows if row["source"] is not None}
+        return Balance(
+            account_id=account_id,
+            at_s=rows[0]["at_s"],
+            provisional=rows[0]["provisional"],
+            day=rows[0]["day"],
+            purses=tuple(_purse(source, by_source.get(source.value)) for source in Source),
+            reset_at_s=Day(rows[0]["day"]).end_s,
+        )
+
+    async def charge(self, account_id: int, request_id: UUID) -> Charge:
+        """Raises NotFound."""
+        row = await self._row("charge", account_id, request_id)
+        if row is None:
+            raise NotFound(reason=f"There is no charge for request {request_id}.")
+        return _charge(row)
+
+    async def charges(
+        self,
+        account_id: int,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        from_s: int | None = None,
+        to_s: int | None = None,
+        key_id: int | None = None,
+        model: str | None = None,
+    ) -> ChargePage:
+        """One page of charges, newest first, settled in [from_s, to_s). `after` is the page before's `next`.
+
+        Raises InvalidRequest for a cursor that isn't one.
+        """
+        at_s, position = _read_cursor(after)
+        size = max(1, min(limit, 1000))
+        rows = await self._rows("charges", account_id, at_s, position, from_s, to_s, key_id, model, size + 1)
+        shown = rows[:size]
+        more = _write_cursor(shown[-1]) if len(rows) > size else None
+        return ChargePage(charges=tuple(_charge(row) for row in shown), next=more)
+
+    async def usage(
+        self, account_id: int, group_by: GroupBy | str, from_s: int | None = None, to_s: int | None = None
+    ) -> list[UsageRow]:
+        """Charges settled in [from_s, to_s), summed by day, hour, model or key, in the groups' order."""
+        rows = await self._rows("usage", account_id, GroupBy(group_by).value, from_s, to_s)
+        return [
+            UsageRow(
+                group=row["group"],
+                calls=row["calls"],
+                usage=msgspec.json.decode(row["units"]),
+                cost_nano=row["cost"],
+                by_source={Source(name): amount for name, amount in msgspec.json.decode(row["sources"]).items()},
+            )
+            for row in rows
+        ]
+
+    # ---- jobs and books
+
+    async def sweep(self, *, lapse_s: float = LAPSE_S, limit: int = 500) -> int:
+        """Mark epochs that have not beaten for `lapse_s`, and give back up to `limit` holds of lapsed epochs.
+
+        What they may have cost is posted as absorbed:unsettled. Returns how many holds were swept.
+        """
+        swept = await self._job("sweep", lapse_s, limit)
+        if swept:
+            log.warning("%d holds of lapsed workers were given back, their estimates absorbed", swept)
+        return swept
+
+    async def expire(self, limit: int = 500) -> int:
+        """Post what is left in up to `limit` ended grants as breakage; returns how many."""
+        return await self._job("expire", limit)
+
+    async def check(self) -> list[Difference]:
+        """Recompute everything from the entries; what differs, law by law. Empty when the books are right."""
+        async with self._available():
+            return await books.check(self._database)
+
+    async def _job(self, name: str, *args: Any) -> int:
+        async def work(conn: Connection) -> int:
+            return int(await conn.fetchval(self._sql[name], *args))
+
+        async with self._available():
+            return await self._database.transact(work)
+
+    async def _rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        async with self._available():
+            return await self._database.fetch(self._sql[name], *args)
+
+    async def _row(self, name: str, *args: Any) -> asyncpg.Record | None:
+        async with self._available():
+            return await self._database.fetchrow(self._sql[name], *args)
+
+    @asynccontextmanager
+    async def _available(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except LOST as lost:
+            raise LedgerUnavailable(reason="PostgreSQL doesn't answer") from lost
+
+
+def _legs(grant_ids: Sequence[int], sources: Sequence[str], amounts: Sequence[int]) -> tuple[Leg, ...]:
+    return tuple(
+        Leg(grant_id, Source(source), amount)
+        for grant_id, source, amount in zip(grant_ids, sources, amounts, strict=True)
+    )
+
+
+def _held_or_refused(request: HoldRequest, row: asyncpg.Record) -> Hold | Exception:
+    outcome = row["outcome"]
+    if outcome in ("held", "repeat"):
+        return Hold(
+            request_id=request.request_id,
+            account_id=request.account_id,
+            key_id=request.key_id,
+            amount_nano=row["amount"],
+            legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
+            price_version=request.price_version,
+            day=row["day"] if outcome == "held" else row["number"],
+        )
+    reset = rfc3339(Day(row["day"]).end_s)
+    match outcome:
+        case "fenced":
+            return WorkerFenced()
+        case "key_revoked":
+            return KeyRevoked()
+        case "key_expired":
+            return KeyExpired(expired=rfc3339(row["number"]))
+        case "stale_key":
+            return StaleKey()
+        case "stale_price":
+            return StalePrice(row["number"])
+        case "day_unopened":
+            return DayUnopened()
+        case "key_day" | "key_total":
+            day = outcome == "key_day"
+            return KeyLimitReached(
+                needed=format_usd(request.least_nano),
+                limit="daily" if day else "total",
+                cap=format_usd(row["cap"]),
+                used=format_usd(row["used"]),
+                resets=f"at {reset}" if day else "never",
+            )
+        case "credit":
+            return _insufficient(request, row, reset)
+        case _:
+            return Conflict(reason=f"Request id {request.request_id} was used by another call.")
+
+
+def _insufficient(request: HoldRequest, row: asyncpg.Record, reset: str) -> InsufficientCredit:
+    left = {Source.ALLOWANCE: 0, Source.PREPAID: 0}
+    for name, amount in zip(row["sources"], row["amounts"], strict=True):
+        left[Source(name)] = left.get(Source(name), 0) + amount
+    return InsufficientCredit(
+        retry_after_s=DAY_PENDING_RETRY_S if row["number"] else None,
+        needed=format_usd(request.least_nano),
+        available=format_usd(sum(left.values())),
+        purses=", ".join(f"{source.value} {format_usd(amount)}" for source, amount in left.items()),
+        reset=reset,
+    )
+
+
+def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Charge:
+    remaining = dict.fromkeys(Source, 0)
+    for name, amount in zip(row["left_sources"] or (), row["left_amounts"] or (), strict=True):
+        remaining[Source(name)] = amount
+    return Charge(
+        request_id=hold.request_id,
+        account_id=hold.account_id,
+        key_id=hold.key_id,
+        model=settlement.model,
+        usage=settlement.usage,
+        price_version=hold.price_version,
+        held_nano=hold.amount_nano,
+        cost_nano=row["cost"],
+        absorbed_nano=row["absorbed"],
+        legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
+        outcome=settlement.outcome,
+        estimated=settlement.estimated,
+        day=hold.day,
+        at_s=row["at_s"],
+        remaining=remaining,
+    )
+
+
+def _charge(row: asyncpg.Record) -> Charge:
+    return Charge(
+        request_id=row["request_id"],
+        account_id=row["account_id"],
+        key_id=row["key_id"],
+        model=row["model"],
+        usage=msgspec.json.decode(row["usage"]),
+        price_version=row["price_version"],
+        held_nano=row["held"],
+        cost_nano=row["cost"],
+        absorbed_nano=row["absorbed"],
+        legs=_legs(row["leg_grants"], row["leg_sources"], row["leg_amounts"]),
+        outcome=row["outcome"],
+        estimated=row["estimated"],
+        day=row["day"],
+        at_s=row["at_s"],
+    )
+
+
+def _present(row: asyncpg.Record | None) -> asyncpg.Record:
+    """The row of a statement that always returns one."""
+    if row is None:
+        raise LookupError("a row that is always there is missing")
+    return row
+
+
+def _grant(row: asyncpg.Record) -> Grant:
+    return Grant(
+        id=row["id"],
+        account_id=row["account_id"],
+        source=Source(row["source"]),
+        amount_nano=row["amount"],
+        available_nano=row["available"],
+        held_nano=row["held"],
+        starts_at_s=row["starts_at_s"],
+        expires_at_s=row["expires_at_s"],
+        priority=row["priority"],
+        external_id=row["external_id"],
+    )
+
+
+def _purse(source: Source, row: asyncpg.Record | None) -> Purse:
+    if row is None:
+        return Purse(source, granted_nano=0, available_nano=0, held_nano=0, used_nano=0)
+    return Purse(
+        source,
+        granted_nano=row["granted"],
+        available_nano=row["available"],
+        held_nano=row["held"],
+        used_nano=row["granted"] - row["available"] - row["held"],
+    )
+
+
+def _require_posted(outcome: str, account_id: int, external_id: str, grant_external_id: str) -> None:
+    match outcome:
+        case "conflict":
+            raise Conflict(reason=f"{external_id} was posted before, with another body.")
+        case "no_account":
+            raise _no_account(account_id)
+        case "no_grant":
+            raise NotFound(reason=f"There is no grant {grant_external_id} in account {account_id}.")
+
+
+def _no_account(account_id: int) -> NotFound:
+    return NotFound(reason=f"There is no account {account_id}.")
+
+
+def _digest(*body: object) -> bytes:
+    return hashlib.sha256("|".join(map(str, body)).encode()).digest()
+
+
+def _write_cursor(row: asyncpg.Record) -> str:
+    return base64.urlsafe_b64encode(f"{row['at_s']}.{row['position']}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> tuple[int | None, int | None]:
+    if cursor is None:
+        return None, None
+    try:
+        at_s, _, position = base64.urlsafe_b64decode(cursor).decode().partition(".")
+        return int(at_s), int(position)
+    except ValueError:
+        raise InvalidRequest(param="cursor", reason="This cursor is not one that a page gave out.") from None

@@ -1,0 +1,138 @@
+-- name: hold_batch
+select * from ledger.hold_batch($1::bigint, $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[],
+                                $7::int[], $8::int[], $9::float8[], $10::boolean[])
+
+-- name: settle_batch
+select * from ledger.settle_batch($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[],
+                                  $7::text[], $8::boolean[])
+
+-- name: start_epoch
+insert into ledger.epochs default values returning id
+
+-- name: beat
+update ledger.epochs set beat_at = clock_timestamp() where id = $1 and lapsed_at is null returning id
+
+-- name: end_epoch
+update ledger.epochs set lapsed_at = clock_timestamp() where id = $1 and lapsed_at is null
+
+-- name: create_account
+insert into ledger.accounts default values returning id
+
+-- name: lock_account
+select id from ledger.accounts where id = $1 for no key update
+
+-- name: put_key
+insert into ledger.keys (account_id, key_id, version, state, expires_at_s, day_cap, total_cap)
+values ($1, $2, $3, $4, $5, $6, $7)
+on conflict (account_id, key_id) do update
+set version = excluded.version, state = excluded.state, expires_at_s = excluded.expires_at_s,
+    day_cap = excluded.day_cap, total_cap = excluded.total_cap
+where ledger.keys.version <= excluded.version
+
+-- name: key_limits
+select account_id, key_id, version, state, expires_at_s, day_cap, total_cap
+from ledger.keys where account_id = $1 and key_id = $2
+
+-- name: key_and_time
+select k.version, k.state, k.expires_at_s, n.at_s
+from ledger.present n left join ledger.keys k on k.account_id = $1 and k.key_id = $2
+
+-- name: key_spend
+select k.key_id, n.day, k.total_used, k.total_held,
+       case when k.day = n.day then k.day_used else ledger.key_used_on(k.account_id, k.key_id, n.day) end as day_used,
+       case when k.day = n.day then k.day_held else ledger.key_held_on(k.account_id, k.key_id, n.day) end as day_held
+from ledger.present n, ledger.keys k
+where k.account_id = $1
+order by k.key_id
+
+-- name: set_price_version
+update ledger.price set version = $1 where version < $1
+
+-- name: set_time
+update ledger.clock c
+set at_s = case when $2 or c.refreshed_at = 'epoch' then $1 else greatest($1, n.at_s) end,
+    refreshed_at = clock_timestamp()
+from ledger.present n
+where $2 or c.refreshed_at = 'epoch' or $1 > c.at_s
+
+-- name: set_opened_day
+update ledger.clock set opened_day = $1 where opened_day < $1 or ($2 and opened_day <> $1)
+
+-- name: time
+select at_s, provisional, opened_day from ledger.present
+
+-- name: grant_credit
+select outcome, grant_id from ledger.grant_credit($1, $2, $3, $4, $5, $6, $7, null, $8)
+
+-- name: raise_day
+select outcome, grant_id from ledger.raise_day($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: reverse_grant
+select outcome, taken from ledger.reverse_grant($1, $2, $3, $4, $5)
+
+-- name: grant
+select * from ledger.grants where account_id = $1 and id = $2
+
+-- name: grants
+select g.* from ledger.grants g, ledger.present n
+where g.account_id = $1
+  and (not $2 or (g.starts_at_s <= n.at_s and g.expires_at_s > n.at_s))
+order by g.priority, g.expires_at_s, g.starts_at_s, g.id
+
+-- name: needs_day
+select a.opened_day < n.day and n.opened_day >= n.day from ledger.accounts a, ledger.present n where a.id = $1
+
+-- name: balance
+select n.at_s, n.provisional, n.day, g.source, sum(g.amount)::bigint as granted,
+       sum(g.available)::bigint as available, sum(g.held)::bigint as held
+from ledger.accounts a
+cross join ledger.present n
+left join ledger.grants g on g.account_id = a.id and g.starts_at_s <= n.at_s and g.expires_at_s > n.at_s
+where a.id = $1
+group by n.at_s, n.provisional, n.day, g.source
+
+-- name: charge
+select * from ledger.charges where account_id = $1 and request_id = $2
+
+-- name: charges
+select * from ledger.charges
+where account_id = $1
+  and ($2::bigint is null or (at_s, position) < ($2, $3::bigint))
+  and ($4::bigint is null or at_s >= $4)
+  and ($5::bigint is null or at_s < $5)
+  and ($6::bigint is null or key_id = $6)
+  and ($7::text is null or model = $7)
+order by at_s desc, position desc
+limit $8
+
+-- name: usage
+with chosen as (
+    select case $2::text when 'day' then to_char(to_timestamp(day::bigint * 86400), 'YYYY-MM-DD"T00:00:00Z"')
+                         when 'hour' then to_char(to_timestamp(at_s), 'YYYY-MM-DD"T"HH24":00:00Z"')
+                         when 'model' then model
+                         else key_id::text end as "group",
+           cost, usage, leg_sources, leg_amounts
+    from ledger.charges
+    where account_id = $1 and ($3::bigint is null or at_s >= $3) and ($4::bigint is null or at_s < $4)
+)
+select c."group", c.calls, c.cost, coalesce(u.units, '{}') as units, coalesce(s.sources, '{}') as sources
+from (select "group", count(*) as calls, sum(cost)::bigint as cost from chosen group by 1) c
+left join (
+    select x."group", jsonb_object_agg(x.unit, x.quantity) as units
+    from (select "group", e.key as unit, sum(e.value::bigint)::bigint as quantity
+          from chosen, jsonb_each_text(usage) e group by 1, 2) x
+    group by 1
+) u using ("group")
+left join (
+    select x."group", jsonb_object_agg(x.source, x.amount) as sources
+    from (select "group", l.source, sum(l.amount)::bigint as amount
+          from chosen, unnest(leg_sources, leg_amounts) as l (source, amount) group by 1, 2) x
+    group by 1
+) s using ("group")
+order by 1
+
+-- name: sweep
+select ledger.sweep($1, $2)
+
+-- name: expire
+select ledger.expire($1)
