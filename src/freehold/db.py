@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 T = TypeVar("T")
-Connection = asyncpg.Connection | PoolConnectionProxy
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 """What a verb that joins its caller's transaction takes."""
 
 RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -150,7 +150,8 @@ class Database:
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         connection = await self.dedicated()
         try:
-            while not await connection.fetchval("select pg_try_advisory_lock($1)", key):
+            # Polled: a statement that waits inside PostgreSQL would hold back its vacuum for as long.
+            while not await connection.fetchval("select pg_try_advisory_lock($1)", key):  # noqa: ASYNC110
                 await asyncio.sleep(poll_s)
             yield connection
         finally:
