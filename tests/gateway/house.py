@@ -1,0 +1,257 @@
+"""A whole worker for tests: the real ledger, identity, price book and door, a scripted upstream, a real server."""
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import uvicorn
+from openai import AsyncOpenAI
+
+from freehold.clock import Day, SystemClock
+from freehold.db import Connection, Database
+from freehold.gateway.asgi import App, Receive, Scope, Send, build
+from freehold.gateway.door import Door
+from freehold.gateway.settings import DoorSettings
+from freehold.identity.identity import Identity
+from freehold.identity.model import Scope as KeyScope
+from freehold.identity.settings import IdentitySettings
+from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import FOREVER_S, Charge, KeyLimits, KeyState, Source
+from freehold.money import parse_usd
+from freehold.pricing.book import Prices
+from freehold.pricing.seed import SCRIPTED_PRICES
+from freehold.problems import NotFound, error_body
+from freehold.upstream.catalogue import Catalogue
+from freehold.upstream.model import Upstream
+from freehold.upstream.scripted import Scripted
+
+SETTINGS = DoorSettings(read_on_s=0.2)
+_ids = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Customer:
+    """An account with one key."""
+
+    account_id: int
+    key_id: int
+    token: str
+
+
+class OpenDays:
+    """Issues today's allowance from a table instead of a chain."""
+
+    def __init__(self, ledger: Ledger, today: int) -> None:
+        self.amounts: dict[int, int] = {}
+        self._ledger = ledger
+        self._today = today
+
+    async def refresh(self, account_id: int) -> None:
+        amount_nano = self.amounts.get(account_id, 0)
+        name = f"day:{self._today}:allowance:open"
+        await self._ledger.open_day(account_id, self._today, Source.ALLOWANCE, amount_nano, name)
+
+
+class InFlight:
+    """An application that knows when no request is being answered."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._running = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._running += 1
+        self._quiet.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
+
+    async def quiet(self) -> None:
+        await self._quiet.wait()
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class House:
+    """One worker and what stands behind it."""
+
+    database: Database
+    ledger: Ledger
+    identity: Identity
+    prices: Prices
+    scripted: Scripted
+    allowance: OpenDays
+    door: Door
+    app: InFlight
+    url: str = ""
+    port: int = 0
+    _clients: list[AsyncOpenAI] = field(default_factory=list)
+
+    async def customer(
+        self,
+        *,
+        allowance: str = "0",
+        prepaid: str = "0",
+        promo: str = "0",
+        scopes: Sequence[KeyScope] = (KeyScope.INFERENCE,),
+        models: Sequence[str] | None = None,
+        day_cap_nano: int | None = None,
+    ) -> Customer:
+        """An account with a key, and with credit in USD."""
+
+        async def make(conn: Connection) -> Customer:
+            account_id = await self.ledger.create_account(conn)
+            await self.identity.create_local_account(conn, account_id, f"customer {account_id}")
+            key, token = await self.identity.create_key(conn, account_id, name="k", scopes=scopes, models=models)
+            limits = KeyLimits(account_id, key.id, key.version, KeyState.ACTIVE, key.expires_at_s, day_cap_nano, None)
+            await self.ledger.put_key(conn, limits)
+            return Customer(account_id, key.id, token)
+
+        customer = await self.database.transact(make)
+        self.allowance.amounts[customer.account_id] = parse_usd(allowance)
+        for source, usd in ((Source.PREPAID, prepaid), (Source.PROMO, promo)):
+            await self.grant(customer, source, parse_usd(usd))
+        return customer
+
+    async def grant(self, customer: Customer, source: Source, nano: int) -> None:
+        if nano:
+            name = f"test:{next(_ids)}"
+            await self.ledger.grant(customer.account_id, source, nano, name, starts_at_s=0, expires_at_s=FOREVER_S)
+
+    async def revoke(self, customer: Customer) -> None:
+        """As the account API does it: identity's and the ledger's half in one transaction."""
+
+        async def revoke(conn: Connection) -> None:
+            key = await self.identity.revoke_key(conn, customer.account_id, customer.key_id)
+            limits = await self.ledger.key_limits(customer.account_id, customer.key_id)
+            await self.ledger.put_key(conn, replace(limits, version=key.version, state=KeyState.REVOKED))
+
+        await self.database.transact(revoke)
+
+    async def set_price(self, model: str, nano_per_million: Mapping[str, int]) -> int:
+        async def change(conn: Connection) -> int:
+            version = await self.prices.set(conn, model, nano_per_million, "test")
+            await self.ledger.set_price_version(conn, version)
+            return version
+
+        return await self.database.transact(change)
+
+    def sdk(self, customer: Customer) -> AsyncOpenAI:
+        client = AsyncOpenAI(base_url=self.url, api_key=customer.token, max_retries=0)
+        self._clients.append(client)
+        return client
+
+    async def charge(self, customer: Customer, request_id: str) -> Charge:
+        return await self.ledger.charge(customer.account_id, UUID(request_id.removeprefix("req_")))
+
+    async def charges(self, customer: Customer) -> list[Charge]:
+        page = await self.ledger.charges(customer.account_id, limit=1_000)
+        return list(page.charges)
+
+    async def left_nano(self, customer: Customer) -> int:
+        return (await self.ledger.balance(customer.account_id)).available_nano()
+
+    async def held_nano(self, customer: Customer) -> int:
+        return sum(purse.held_nano for purse in (await self.ledger.balance(customer.account_id)).purses)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+
+async def _nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
+    import json
+
+    body = json.dumps(error_body(NotFound(reason="There is nothing here."))).encode()
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def prepare(database: Database) -> None:
+    """What the first start does: ledger time and prices."""
+    now = int(SystemClock().now())
+    prices = Prices(database)
+    async with database.transaction() as conn:
+        version = await prices.seed(conn, SCRIPTED_PRICES)
+        assert version is not None
+        await Ledger(database, clock=SystemClock()).set_price_version(conn, version)
+    await Ledger(database, clock=SystemClock()).set_time(now, opened_day=Day.of(now).number)
+
+
+@asynccontextmanager
+async def worker(
+    database: Database,
+    *,
+    settings: DoorSettings = SETTINGS,
+    scripted: Scripted | None = None,
+    upstreams: Sequence[Upstream] = (),
+    **doors_own: Any,
+) -> AsyncIterator[House]:
+    """One worker, serving on a free port. `doors_own` replaces one of the door's own arguments."""
+    clock = SystemClock()
+    ledger = Ledger(database, clock=clock)
+    await ledger.start()
+    identity = Identity(database, clock=clock, settings=IdentitySettings(domain="127.0.0.1", chain_id=402031))
+    prices = Prices(database)
+    await prices.refresh()
+    scripted = scripted or Scripted()
+    allowance = OpenDays(ledger, Day.of(clock.now()).number)
+    arguments: dict[str, Any] = {
+        "ledger": ledger,
+        "identity": identity,
+        "prices": prices,
+        "catalogue": Catalogue([*upstreams, scripted]),
+        "allowance": allowance,
+        "settings": settings,
+        **doors_own,
+    }
+    door = Door(**arguments)
+    app = InFlight(build(door, _nothing_else))
+    house = House(database, ledger, identity, prices, scripted, allowance, door, app)
+    try:
+        async with _serving(app) as port:
+            house.port, house.url = port, f"http://127.0.0.1:{port}/v1"
+            yield house
+            await house.close()
+        await door.finish()
+    finally:
+        await ledger.stop()
+
+
+def _serving(app: App) -> AbstractAsyncContextManager[int]:
+    return serve_on(app)
+
+
+@asynccontextmanager
+async def serve_on(app: App) -> AsyncIterator[int]:
+    """`app` under uvicorn on a free port of loopback."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1_024)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", http="httptools")
+    config.timeout_graceful_shutdown = 5
+    server = QuietServer(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
