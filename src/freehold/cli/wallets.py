@@ -1,0 +1,350 @@
+"""The named wallets of the development chain, and their verbs, one transaction after the other.
+
+The chain's own modules are loaded at the first use, because they take a while.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from freehold.cli.refusal import Refusal
+from freehold.cli.session import Session
+
+if TYPE_CHECKING:
+    from freehold.chain.rpc import Rpc
+    from freehold.chain.verbs import Done as Mined
+    from freehold.chain.wallet import DevWallet
+
+T = TypeVar("T")
+
+DECIMALS = {"HOLD": 18, "sHOLD": 18, "DIEM": 18, "USDC": 6, "USD": 18}
+_TOKENS = {
+    "HoldStaked": {"amount": "HOLD", "staked": "sHOLD"},
+    "Minted": {"diem_out": "DIEM", "cost": "sHOLD", "locked": "sHOLD", "outstanding": "DIEM"},
+    "Burned": {"diem_in": "DIEM", "unlocked": "sHOLD", "locked": "sHOLD", "outstanding": "DIEM"},
+    "DiemStaked": {"amount": "DIEM", "today": "DIEM", "onward": "DIEM"},
+    "Redirected": {"amount": "DIEM"},
+    "DepositMade": {"amount": "USDC"},
+    "Funded": {"hold": "HOLD", "usdc": "USDC"},
+}
+"""Whose decimals a field has; the others name their token themselves."""
+
+
+def amount_of(text: str, token: str) -> int:
+    """A decimal amount as base units. Raises AmountError, also for nothing."""
+    from freehold.money import AmountError, parse_units
+
+    units = parse_units(text, decimals=DECIMALS[token], what=f"{token} amount")
+    if units == 0:
+        raise AmountError(f"{token} amount {text!r} is nothing.")
+    return units
+
+
+def shown(units: int, token: str, *, unit: bool = True) -> str:
+    """Base units as a decimal, with the token's name."""
+    from freehold.money import format_units
+
+    text = format_units(units, decimals=DECIMALS[token])
+    return f"{text} {token}" if unit else text
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a verb came to: its result, and who did it."""
+
+    who: str
+    result: Any
+
+    def document(self) -> dict[str, Any]:
+        """For --json: amounts as decimals, times as RFC 3339."""
+        from freehold.clock import rfc3339
+
+        kind = type(self.result).__name__
+        tokens = dict(_TOKENS.get(kind, {}))
+        if "amount" not in tokens and hasattr(self.result, "token"):
+            tokens["amount"] = self.result.token
+        found: dict[str, Any] = {"from": self.who}
+        for field in fields(self.result):
+            value = getattr(self.result, field.name)
+            if field.name in tokens:
+                found[field.name] = shown(value, tokens[field.name], unit=False)
+            elif field.name.endswith("at_s"):
+                found[field.name.removesuffix("_s")] = rfc3339(value)
+            else:
+                found[field.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    def sentence(self) -> str:
+        """For people."""
+        return _sentence(self.who, self.result)
+
+    def where(self) -> str:
+        """The transaction, and the block that it was mined in."""
+        return f"transaction {self.result.tx_hash}, block {self.result.block_number}"
+
+
+class Wallets:
+    """Wallets by name. Refused where the server's chain isn't the development chain."""
+
+    def __init__(self, session: Session) -> None:
+        from freehold.chain.model import DEV_CHAIN_ID, Deployment
+
+        chain = session.client.get("/v1/chain")
+        chain_id = int(chain["chain_id"])
+        if chain_id != DEV_CHAIN_ID or not chain.get("rpc_url"):
+            raise Refusal(
+                f"Wallets by name exist on the development chain ({DEV_CHAIN_ID}) only, and this server is on chain {chain_id}; "
+                "use your own wallet with the contracts that `freehold status` lists."
+            )
+        self.operator = str(chain["operator"])
+        self.confirmations = int(chain["confirmations"])
+        self._rpc_url = str(chain["rpc_url"])
+        self._deployment = Deployment(
+            chain_id=chain_id,
+            contracts=dict(chain["contracts"]),
+            operator=self.operator,
+            from_block=int(chain.get("from_block") or 0),
+            confirmations=self.confirmations,
+        )
+        self._addresses: dict[str, str] | None = None
+
+    # who
+
+    def names(self) -> list[str]:
+        return list(self._known())
+
+    def address(self, name: str) -> str:
+        """The wallet's address. Raises Refusal for a name that no wallet has."""
+        known = self._known()
+        if name not in known:
+            raise Refusal(f"The development chain has no wallet {name!r}; it has {', '.join(known)}.")
+        return known[name]
+
+    def checked(self, address: str) -> str:
+        """The address in checksum form. Raises Refusal when it is none, or its checksum is wrong."""
+        from eth_utils.address import is_address, to_checksum_address
+
+        if not is_address(address):
+            raise Refusal(f"{address!r} is not an address: 0x and 40 hexadecimal digits, their checksum right.")
+        return str(to_checksum_address(address))
+
+    def sign(self, name: str, text: str) -> str:
+        """EIP-191 signature of a text; the chain's node makes it."""
+        return self._as(name, lambda wallet: wallet.sign(text))
+
+    def _known(self) -> dict[str, str]:
+        from freehold.chain.wallet import addresses
+
+        if self._addresses is None:
+            self._addresses = self._run(addresses)
+        return self._addresses
+
+    # what there is
+
+    def time(self) -> int:
+        """The newest block's time, unix seconds."""
+
+        async def newest(rpc: "Rpc") -> int:
+            block = await rpc.call("eth_getBlockByNumber", "latest", False)
+            return int(block["timestamp"], 16)
+
+        return self._run(newest)
+
+    def holdings(self, name: str) -> dict[str, Any]:
+        """Everything a wallet has: amounts as decimals, times as unix seconds."""
+        from freehold.chain.verbs import positions
+
+        address = self.address(name)
+        found = self._run(lambda rpc: positions(rpc, self._deployment, address))
+        return {
+            "name": name,
+            "address": found.address,
+            "chain_time": found.chain_time_s,
+            "hold": shown(found.hold, "HOLD", unit=False),
+            "staked_hold": shown(found.staked_hold, "HOLD", unit=False),
+            "locked_hold": shown(found.locked_hold, "HOLD", unit=False),
+            "diem": shown(found.diem, "DIEM", unit=False),
+            "outstanding_diem": shown(found.outstanding_diem, "DIEM", unit=False),
+            "usdc": shown(found.usdc, "USDC", unit=False),
+            "stakes": [
+                {
+                    "amount": shown(stake.amount, "DIEM", unit=False),
+                    "beneficiary": stake.beneficiary,
+                    "operator": stake.operator,
+                }
+                for stake in found.stakes
+            ],
+            "requests": [
+                {
+                    "token": request.token,
+                    "id": request.id,
+                    "amount": shown(request.amount, request.token, unit=False),
+                    "ready_at": request.ready_at_s,
+                }
+                for request in found.requests
+            ],
+        }
+
+    def staked(self, name: str, beneficiary: str) -> int:
+        """DIEM that a wallet has staked for a beneficiary with this server's operator, base units."""
+        from freehold.chain.verbs import positions
+
+        found = self._run(lambda rpc: positions(rpc, self._deployment, self.address(name)))
+        mine = (stake for stake in found.stakes if stake.operator == self.operator)
+        return sum(stake.amount for stake in mine if stake.beneficiary == beneficiary)
+
+    # verbs
+
+    def fund(self, name: str) -> Done:
+        from freehold.chain.dev import fund
+
+        self.address(name)
+        return Done(name, self._run(lambda rpc: fund(rpc, self._deployment, name)))
+
+    def advance_day(self) -> int:
+        """Move the chain to the next 00:00 UTC with enough blocks for the ledger to open it; the day's number."""
+        from freehold.chain.dev import advance_day
+
+        return self._run(lambda rpc: advance_day(rpc, confirmations=self.confirmations)).day
+
+    def stake_hold(self, name: str, amount: int) -> Done:
+        from freehold.chain.verbs import stake_hold
+
+        return self._do(name, lambda wallet: stake_hold(wallet, self._deployment, amount))
+
+    def unstake_hold(self, name: str, amount: int) -> Done:
+        from freehold.chain.verbs import unstake_hold
+
+        return self._do(name, lambda wallet: unstake_hold(wallet, self._deployment, amount))
+
+    def mint(self, name: str, diem: int, max_lock: int | None) -> Done:
+        from freehold.chain.verbs import mint
+
+        return self._do(name, lambda wallet: mint(wallet, self._deployment, diem, max_lock=max_lock))
+
+    def burn(self, name: str, diem: int, min_unlock: int | None) -> Done:
+        from freehold.chain.verbs import burn
+
+        return self._do(name, lambda wallet: burn(wallet, self._deployment, diem, least_unlocked=min_unlock or 0))
+
+    def stake_diem(self, name: str, amount: int, beneficiary: str) -> Done:
+        from freehold.chain.verbs import stake_diem
+
+        return self._do(name, lambda wallet: stake_diem(wallet, self._deployment, amount, beneficiary=beneficiary))
+
+    def unstake_diem(self, name: str, amount: int, beneficiary: str) -> Done:
+        from freehold.chain.verbs import unstake_diem
+
+        return self._do(name, lambda wallet: unstake_diem(wallet, self._deployment, amount, beneficiary=beneficiary))
+
+    def cancel(self, name: str, token: str, request_id: int) -> Done:
+        from freehold.chain.verbs import cancel
+
+        return self._do(name, lambda wallet: cancel(wallet, self._deployment, token, request_id))
+
+    def withdraw(self, name: str, token: str, request_id: int) -> Done:
+        from freehold.chain.verbs import withdraw
+
+        return self._do(name, lambda wallet: withdraw(wallet, self._deployment, token, request_id))
+
+    def redirect(
+        self,
+        name: str,
+        amount: int,
+        *,
+        beneficiary: str,
+        new_beneficiary: str,
+        operator: str | None,
+        new_operator: str | None,
+    ) -> Done:
+        from freehold.chain.verbs import redirect
+
+        return self._do(
+            name,
+            lambda wallet: redirect(
+                wallet,
+                self._deployment,
+                amount,
+                beneficiary=beneficiary,
+                operator=operator,
+                new_beneficiary=new_beneficiary,
+                new_operator=new_operator,
+            ),
+        )
+
+    def deposit(self, name: str, amount: int, beneficiary: str) -> Done:
+        from freehold.chain.verbs import deposit
+
+        return self._do(name, lambda wallet: deposit(wallet, self._deployment, amount, beneficiary=beneficiary))
+
+    def transfer(self, name: str, token: str, amount: int, to: str) -> Done:
+        from freehold.chain.verbs import transfer
+
+        return self._do(name, lambda wallet: transfer(wallet, self._deployment, token, amount, to))
+
+    # how
+
+    def _do(self, name: str, verb: "Callable[[DevWallet], Awaitable[Mined]]") -> Done:
+        return Done(name, self._as(name, verb))
+
+    def _as(self, name: str, work: "Callable[[DevWallet], Awaitable[T]]") -> T:
+        from freehold.chain.wallet import DevWallet
+
+        async def signed(rpc: "Rpc") -> T:
+            return await work(await DevWallet.open(rpc, name))
+
+        return self._run(signed)
+
+    def _run(self, work: "Callable[[Rpc], Awaitable[T]]") -> T:
+        from freehold.chain.rpc import Rpc
+
+        async def connected() -> T:
+            async with Rpc(self._rpc_url) as rpc:
+                return await work(rpc)
+
+        return asyncio.run(connected())
+
+
+def _sentence(who: str, result: Any) -> str:
+    from freehold.chain import dev, verbs
+    from freehold.cli.output import when
+
+    match result:
+        case verbs.HoldStaked():
+            return f"{who} has staked {shown(result.amount, 'HOLD')}, {shown(result.staked, 'sHOLD')} in all."
+        case verbs.Minted():
+            return (
+                f"{who} has minted {shown(result.diem_out, 'DIEM')} by locking {shown(result.cost, 'sHOLD')}; "
+                f"{shown(result.locked, 'sHOLD')} are locked in all."
+            )
+        case verbs.Burned():
+            return (
+                f"{who} has burned {shown(result.diem_in, 'DIEM')}, which unlocks {shown(result.unlocked, 'sHOLD')}; "
+                f"{shown(result.locked, 'sHOLD')} stay locked."
+            )
+        case verbs.DiemStaked():
+            return (
+                f"{who} has staked {shown(result.amount, 'DIEM')}. The beneficiary's allowance is now "
+                f"{shown(result.today // 10**9 * 10**9, 'USD')} for this day and {shown(result.onward, 'USD')} for each later one."
+            )
+        case verbs.UnstakeRequested():
+            ready = when(result.ready_at_s, now_s=result.at_s)
+            return f"{who} can withdraw {shown(result.amount, result.token)} as request {result.id} from {ready} on."
+        case verbs.UnstakeCancelled():
+            return f"{who} has cancelled request {result.id}; {shown(result.amount, result.token)} stay staked."
+        case verbs.Withdrawn():
+            return f"{who} has withdrawn {shown(result.amount, result.token)} (request {result.id})."
+        case verbs.Redirected():
+            ready = when(result.effective_at_s, now_s=result.at_s)
+            return (
+                f"{shown(result.amount, 'DIEM')} of {who} go to {result.new_beneficiary} at operator {result.new_operator} "
+                f"from {ready} on."
+            )
+        case verbs.DepositMade():
+            return f"{who} has deposited {shown(result.amount, 'USDC')} for {result.beneficiary}."
+        case verbs.Transferred():
+            return f"{who} has sent {shown(result.amount, result.token)} to {result.to}."
+        case dev.Funded():
+            return f"{who} ({result.address}) has got {shown(result.hold, 'HOLD')} and {shown(result.usdc, 'USDC')}."
+    raise AssertionError(f"{type(result).__name__} is told nowhere")
