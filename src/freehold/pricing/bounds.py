@@ -93,6 +93,8 @@ def _message(message: object, image_tokens: int) -> int:
     for name, value in message.items():
         if name == "content":
             bound += _content(value, image_tokens)
+        elif name == "role" and isinstance(value, str):
+            bound += text_bound(value)
         elif isinstance(value, str):
             bound += MESSAGE_TOKENS + text_bound(value)
         elif value is not None:
@@ -168,7 +170,7 @@ def _json(value: object) -> int:
 
 
 def _texts(value: object) -> int:
-    """UTF-8 bytes of all strings in a value, image data left out, and one for each number of a token array."""
+    """UTF-8 bytes of all strings in a value, image data and types left out, and four for each number of a token array."""
     total = 0
     waiting = [value]
     while waiting:
@@ -176,7 +178,7 @@ def _texts(value: object) -> int:
         if isinstance(item, str):
             total += _bytes(item)
         elif isinstance(item, Mapping):
-            waiting.extend(v for k, v in item.items() if k not in ("image_url", "image"))
+            waiting.extend(v for k, v in item.items() if k not in ("image_url", "image", "type"))
         elif isinstance(item, list):
             waiting.extend(item)
         elif type(item) is int:

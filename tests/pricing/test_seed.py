@@ -1,0 +1,75 @@
+"""First prices: stated, published, or none."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from freehold.pricing.book import check
+from freehold.pricing.display import rows
+from freehold.pricing.model import Price, PriceBook
+from freehold.pricing.problems import PriceNotSet
+from freehold.pricing.seed import DEMO_PRICES, SCRIPTED_PRICES, Offered, first_prices, nano_per_million_up, published
+
+AT = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def test_the_demo_models_have_the_stated_prices() -> None:
+    assert first_prices([Offered("smollm2-135m", "smollm2-135m", 4_096), Offered("minilm-l6", "minilm-l6", 256)]) == [
+        Price("smollm2-135m", {"input": 100_000_000, "output": 400_000_000}, "demo"),
+        Price("minilm-l6", {"input": 20_000_000, "output": 0}, "demo"),
+    ]
+
+
+def test_every_stated_price_can_be_stored() -> None:
+    for price in (*DEMO_PRICES, *SCRIPTED_PRICES):
+        check(price)
+
+
+def test_the_exact_scripted_model_has_free_input_so_that_a_call_costs_its_hold() -> None:
+    (price,) = first_prices([Offered("scripted-exact", "scripted-exact", 1)])
+    assert price.nano_per_million == {"input": 0, "output": 1_000_000_000}
+
+
+def test_a_published_price_is_taken_to_the_nano_and_says_where_it_is_from() -> None:
+    price = published(Offered("small", "gpt-4o-mini", 128_000, "https://api.openai.com/v1"), at=AT)
+    assert price == Price(
+        "small",
+        {"input": 150_000_000, "cached_input": 75_000_000, "output": 600_000_000},
+        "genai-prices openai/gpt-4o-mini",
+    )
+
+
+def test_a_model_nobody_publishes_stays_without_a_price() -> None:
+    assert first_prices([Offered("mine", "my-own-finetune-v3", 8_192, "http://10.0.0.5:8000/v1")]) == []
+
+
+def test_of_a_price_with_steps_the_dearest_within_the_context_counts() -> None:
+    short = published(Offered("s", "claude-sonnet-4-5", 200_000), at=AT)
+    long = published(Offered("s", "claude-sonnet-4-5", 1_000_000), at=AT)
+    assert short is not None and long is not None
+    assert (short.of("input"), short.of("output")) == (3_000_000_000, 15_000_000_000)
+    assert (long.of("input"), long.of("output")) == (6_000_000_000, 22_500_000_000)
+    assert (long.of("cached_input"), long.of("cache_write")) == (600_000_000, 7_500_000_000)
+
+
+def test_decimals_stay_exact_and_what_is_finer_than_a_nano_is_rounded_up() -> None:
+    assert nano_per_million_up(Decimal("0.07")) == 70_000_000
+    assert nano_per_million_up(Decimal("0.000000001")) == 1
+    assert nano_per_million_up(Decimal("0.0000000011")) == 2
+    assert nano_per_million_up(Decimal(0)) == 0
+
+
+def test_rows_show_decimal_usd_and_fill_in_what_follows_input() -> None:
+    book = PriceBook(
+        3, {"b": Price("b", {"input": 100_000_000, "output": 400_000_000}, "demo"), "a": Price("a", {"input": 1})}
+    )
+    shown = rows(book)
+    assert [row.model for row in shown] == ["a", "b"]
+    assert (shown[1].input_usd_per_million, shown[1].output_usd_per_million, shown[1].label) == ("0.10", "0.40", "demo")
+    assert shown[1].cached_input_usd_per_million == shown[1].cache_write_usd_per_million == "0.10"
+    assert [row.model for row in rows(book, ["b", "unknown"])] == ["b"]
+
+
+def test_a_model_without_a_price_is_refused_with_the_way_to_set_one() -> None:
+    problem = PriceNotSet(model="mine")
+    assert problem.status == 404
+    assert "PUT /v1/admin/prices/mine" in problem.message
