@@ -1,0 +1,59 @@
+# make up: run Freehold. make check: everything that CI checks. make help: the rest.
+# Needs Python 3.11 or 3.12 with venv, and git. uv, Node, npm and PostgreSQL come with the set-up.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+ARGS ?=
+TESTS ?= tests
+BIN := .venv/bin
+
+.PHONY: help up setup setup-dev test check format format-check lint types imports generated generate lock wheels clean
+
+help:  ## show these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
+
+setup:  ## install what running needs
+	@python=$$(sh scripts/choose-python) && "$$python" -I scripts/bootstrap.py run
+
+setup-dev:  ## install what developing needs, too
+	@python=$$(sh scripts/choose-python) && "$$python" -I scripts/bootstrap.py dev
+
+up: setup  ## set up and start everything in the foreground; ARGS="--port 8403" passes options on
+	@exec ./freehold up $(ARGS)
+
+test: setup-dev  ## run the whole suite; TESTS=tests/ledger runs a part
+	@mkdir -p .setup && exec $(BIN)/python -m pytest -n 2 --junit-xml=.setup/junit.xml -q $(TESTS)
+
+check: format-check lint types imports generated test  ## format, lint, types, imports, generated files, tests
+
+format: setup-dev  ## write every file in the one format
+	@$(BIN)/ruff format src tests scripts
+	@$(BIN)/ruff check --fix --quiet src tests scripts
+
+format-check: setup-dev
+	@$(BIN)/ruff format --check src tests scripts
+
+lint: setup-dev  ## ruff
+	@$(BIN)/ruff check src tests scripts
+
+types: setup-dev  ## mypy, strict
+	@$(BIN)/mypy
+
+imports: setup-dev  ## imports point down
+	@$(BIN)/lint-imports
+
+generated: setup-dev  ## generated pages are what would be generated now
+	@$(BIN)/python scripts/generate.py --check
+
+generate: setup-dev  ## write the generated pages
+	@$(BIN)/python scripts/generate.py
+
+lock: setup-dev  ## resolve the lock files anew (needs the network)
+	@$(BIN)/python scripts/lock.py
+
+wheels: setup-dev  ## list locked packages without a wheel for Linux arm64 or macOS (needs the network)
+	@$(BIN)/python scripts/wheels.py
+
+clean:  ## remove the environment and what tools keep; data directories stay
+	rm -rf .venv .setup npm/node_modules contracts/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
