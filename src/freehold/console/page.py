@@ -1,20 +1,30 @@
-"""`GET /` as an ASGI app: one static page, with a content security policy made from its own parts."""
+"""`GET /` and `GET /docs` as an ASGI app before the rest: static pages whose security policy is made from their own parts."""
 
 import base64
 import hashlib
+import html
 import re
+from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.resources import files
 from typing import Any
+
+Message = MutableMapping[str, Any]
+App = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
 
 _SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 class Page:
-    """The landing page. Answers GET and HEAD of any path that is routed to it."""
+    """One page. `facts` fill its `{{names}}`, as text."""
 
-    def __init__(self) -> None:
-        self.body = files("freehold.console").joinpath("page.html").read_bytes()
+    def __init__(self, filename: str, **facts: str) -> None:
+        text = files("freehold.console").joinpath(filename).read_text("utf-8")
+        for name, value in facts.items():
+            text = text.replace("{{" + name + "}}", html.escape(value))
+        self.body = text.encode()
         self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
         self.headers = [
             (b"content-type", b"text/html; charset=utf-8"),
@@ -34,6 +44,17 @@ class Page:
         length = (b"content-length", str(len(self.body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [*self.headers, length]})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+def with_pages(rest: App, *, url: str, model: str) -> App:
+    """`rest`, with the pages before it. `url` is the server's public one, `model` the one that the snippets call."""
+    pages = {"/": Page("page.html", url=url.rstrip("/"), model=model), "/docs": Page("docs.html", url=url.rstrip("/"))}
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        page = pages.get(scope["path"]) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
+        await (page or rest)(scope, receive, send)
+
+    return application
 
 
 def _policy(body: bytes) -> str:
