@@ -98,7 +98,7 @@ def first_model(session: Session, kind: str) -> str:
 
 def model_kind(row: dict[str, Any]) -> str:
     """`chat` or `embedding`, as the model list tells it."""
-    return str(row.get("kind") or (row.get("freehold") or {}).get("kind") or "chat")
+    return str((row.get("freehold") or {}).get("kind") or "chat")
 
 
 def what_is_left(session: Session) -> str:

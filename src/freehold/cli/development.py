@@ -10,6 +10,7 @@ from freehold.cli.refusal import Refusal
 from freehold.cli.session import Session, common
 from freehold.cli.wallets import Wallets
 
+DAY_S = 86_400
 PATIENCE_S = 60.0
 POLL_S = 0.3
 
@@ -45,20 +46,15 @@ def dev_advance_day(session: Session) -> None:
 
 
 def next_day(session: Session, wallets: Wallets) -> dict[str, Any]:
-    """Advance, and return `/v1/chain` as soon as the new day is open. Refused after a minute."""
+    """Advance, and return `/v1/status` as soon as the new day is open. Refused after a minute."""
     day = wallets.advance_day()
     until = time.monotonic() + PATIENCE_S
     while True:
-        read = dict(session.client.get("/v1/chain"))
-        if opened(read) >= day:
+        read = dict(session.client.get("/v1/status"))
+        if read["day_opened"] and seconds_of(read["ledger_time"]) >= day * DAY_S:
             return read
         if time.monotonic() > until:
             raise Refusal(
                 f"The chain has moved, but the server hasn't opened the day within {PATIENCE_S:.0f} s; see `freehold status`."
             )
         time.sleep(POLL_S)
-
-
-def opened(chain: dict[str, Any]) -> int:
-    """The number of the newest day that the ledger has opened."""
-    return int(seconds_of(chain["ledger_time"]) // 86_400)

@@ -67,7 +67,7 @@ def models(session: Session) -> None:
                 (
                     str(row["id"]),
                     model_kind(row),
-                    str(row.get("context_tokens") or (row.get("freehold") or {}).get("context_tokens") or ""),
+                    str((row.get("freehold") or {}).get("context_tokens", "")),
                     per_million(priced.get(str(row["id"]), {}), "input"),
                     per_million(priced.get(str(row["id"]), {}), "output"),
                     str(priced.get(str(row["id"]), {}).get("label", "")),

@@ -310,8 +310,7 @@ class Tour:
 
     def _advance(self) -> None:
         with self.out.busy("Moving the development chain to the next 00:00 UTC …"):
-            development.next_day(self.session, self.wallets)
-        read = self.session.client.get("/v1/chain")
+            read = development.next_day(self.session, self.wallets)
         self._say("freehold dev advance-day", f"It is {when(read['ledger_time'])}.", ledger_time=read["ledger_time"])
 
     # what is known
