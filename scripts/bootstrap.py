@@ -21,6 +21,7 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 MODELS = "requirements-models.lock"
 UV_AT_LEAST = (0, 5)
+AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 FREE_GB = {"run": 2.5, "dev": 3.5}
 ABOUT = {
     "run": "downloads about 0.5 GB, takes about 1.5 GB of disk and one to five minutes",
@@ -76,6 +77,14 @@ def run(what, command, cwd=ROOT):
     """Run a step with its output shown. Raises Refused with what to do."""
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")}
     environment["UV_PYTHON_DOWNLOADS"] = "never"
+    bundle = next((each for each in AUTHORITIES if os.path.exists(each)), None)
+    if bundle or sys.platform == "darwin":
+        # A network may have a certificate authority of its own, which the tools' built-in lists don't know.
+        environment.setdefault("UV_SYSTEM_CERTS", "true")
+        environment.setdefault("UV_NATIVE_TLS", "true")
+        environment.setdefault("NODE_USE_SYSTEM_CA", "1")
+    if bundle:
+        environment.setdefault("NODE_EXTRA_CA_CERTS", bundle)
     environment["PATH"] = os.path.join(VENV, "bin") + os.pathsep + environment.get("PATH", os.defpath)
     try:
         code = subprocess.call(command, cwd=cwd, env=environment)
