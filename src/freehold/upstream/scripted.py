@@ -20,8 +20,8 @@ A script changes that. It is given to the constructor, or by a request in its ow
     usage             what to report, as it stands: an object with lies in it, null, a string; "missing" leaves it out
     status            number: an error answer instead of a reply; `body` is its JSON, `retry_after` its header
     die_after         number n: the connection breaks after n chunks; a plain answer breaks half-way
-    die               true: the connection breaks before the response begins
-    unreachable       true: no connection at all (in process only; a server breaks off)
+    die               true: the connection breaks before the response begins (in process only; a server answers 500)
+    unreachable       true: no connection at all (in process only; a server answers 500)
     timeout_after     number n: the read times out after n chunks; -1 before the response begins (in process only; a
                       server goes silent)
     hang_after        number n: wait for the gate after n chunks; -1 before the response begins
