@@ -3,7 +3,6 @@ import logging
 
 import pytest
 
-from freehold.db import Database
 from freehold.identity.identity import Identity
 from freehold.identity.model import ApiKey, CallerKind, Role, Scope
 from freehold.identity.problems import InvalidApiKey, NotAnApiKey
@@ -11,16 +10,7 @@ from freehold.identity.tokens import new_token
 from freehold.problems import NotFound
 
 from .conftest import SETTINGS, World
-
-
-async def everything_stored(database: Database) -> str:
-    """The text of every row of every table."""
-    tables = await database.fetch(
-        "select format('%I.%I', schemaname, tablename) as name from pg_tables"
-        " where schemaname not in ('pg_catalog', 'information_schema')"
-    )
-    rows = [row["t"] for table in tables for row in await database.fetch(f"select t::text from {table['name']} t")]
-    return "\n".join(rows)
+from .lab import everything_stored
 
 
 async def test_a_new_key_is_found_by_its_secret(world: World) -> None:
