@@ -102,11 +102,21 @@ class Credentials:
         self.keep(url, changed)
         return changed
 
+    def account_key(self, url: str, account_id: int) -> str | None:
+        """The API key of an account that was made here."""
+        kept = self._server(url).get("keys")
+        key = kept.get(str(account_id)) if isinstance(kept, dict) else None
+        return key if isinstance(key, str) else None
+
+    def keep_account_key(self, url: str, account_id: int, key: str) -> None:
+        server = self._server(url)
+        self._put(url, {**server, "keys": {**(server.get("keys") or {}), str(account_id): key}})
+
     def forget(self, url: str, name: str) -> None:
         server = self._server(url)
         names = {other: fields for other, fields in (server.get("names") or {}).items() if other != name}
         current = server.get("current")
-        self._put(url, {"names": names, "current": None if current == name else current})
+        self._put(url, {**server, "names": names, "current": None if current == name else current})
 
     def use(self, url: str, name: str | None) -> None:
         self._put(url, {**self._server(url), "current": name})

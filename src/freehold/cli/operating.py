@@ -83,14 +83,16 @@ def accounts_create(session: Session, name: str) -> None:
                 ("API key", str(made["secret"])),
             ]
         )
-        out.remark("Keep the key: it is not shown again.")
+        out.remark(f"The key is not shown again; here `--account {made['account']['id']}` uses it.")
 
     session.out.document(made, draw)
 
 
 def create_account(session: Session, name: str) -> dict[str, Any]:
-    """A new local account and its first key: {"account": {id, name, address, …}, "secret"}."""
-    return dict(session.operator().post("/v1/admin/accounts", {"name": name}))
+    """A new local account and its first key, which is kept here: {"account": {id, name, address, …}, "secret", …}."""
+    made = dict(session.operator().post("/v1/admin/accounts", {"name": name}))
+    session.credentials.keep_account_key(session.url, int(made["account"]["id"]), str(made["secret"]))
+    return made
 
 
 @accounts.command("list")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from freehold.cli import account, calling, chainside, development, operating, serving, touring
+from freehold.cli import account, calling, chainside, development, operating, serving, touring, weights
 from freehold.cli.refusal import Refusal
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
@@ -88,6 +88,7 @@ def cli() -> None:
     """Own compute, don't only rent it: stake DIEM for a daily allowance, pay the rest by the call."""
 
 
+serving.models.add_command(weights.models_install)
 for _, commands_of_section in SECTIONS:
     for _command in commands_of_section:
         cli.add_command(_command)

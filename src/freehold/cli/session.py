@@ -118,7 +118,10 @@ class Session:
             return login.api_key or self.make_key(login)
         if self.local is not None and name in (None, OPERATOR_ACCOUNT, str(self.local.account_id)):
             return self.local.api_key
-        if self.local is not None:
+        if self.local is not None and name is not None:
+            kept = self.credentials.account_key(self.url, self.account_id(name))
+            if kept is not None:
+                return kept
             raise Refusal(
                 f"No API key of account {name} is kept here; make one with `freehold keys create NAME --account {name}` "
                 "and give it as FREEHOLD_API_KEY."
