@@ -50,9 +50,7 @@ async def furnish(ledger: Ledger, database: Database, accounts: int) -> list[int
     async with database.transaction() as conn:
         for _ in range(accounts):
             account_id = await ledger.create_account(conn)
-            await ledger.put_key(
-                conn, KeyLimits(account_id, 1, version=1, day_cap_nano=10**15, total_cap_nano=10**15)
-            )
+            await ledger.put_key(conn, KeyLimits(account_id, 1, version=1, day_cap_nano=10**15, total_cap_nano=10**15))
             await ledger.grant(
                 account_id, Source.PREPAID, 10**6 * USD, "evt:1", starts_at_s=0, expires_at_s=FOREVER_S, conn=conn
             )

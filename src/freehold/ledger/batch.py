@@ -55,7 +55,11 @@ class Waiting(Generic[Item, Result]):
     tried: bool = field(default=False)
 
     def abandoned(self) -> bool:
-        return self.answer is not None and self.answer.done()
+        """Whether its caller left."""
+        return self.answer is not None and self.answer.cancelled()
+
+    def answered(self) -> bool:
+        return self.answer is not None and self.answer.done() and not self.answer.cancelled()
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -86,7 +90,7 @@ class GroupCommit(Generic[Item, Result]):
         self._closing = False
 
     async def start(self) -> None:
-        """Connect. Raises OSError or asyncpg.PostgresError when the server can't be reached or refuses."""
+        """Connect. Raises OSError when the server can't be reached or refuses."""
         self._closing = False
         await self._connect()
         self._task = asyncio.create_task(self._run())
@@ -128,7 +132,8 @@ class GroupCommit(Generic[Item, Result]):
                 await self._commit(batch)
             except Exception as fault:  # noqa: BLE001 - whoever waits must hear of it, and the next batch must go on
                 for waiting in batch:
-                    self._refuse(waiting, fault)
+                    if not waiting.answered():
+                        self._refuse(waiting, fault)
 
     def _take(self) -> list[Waiting[Item, Result]]:
         """The next batch, in order of arrival, without two items of one id and without those whose caller left."""
@@ -183,8 +188,16 @@ class GroupCommit(Generic[Item, Result]):
 
     def _refuse(self, waiting: Waiting[Item, Result], refused: Exception) -> None:
         log.error("the database refused %r", waiting.item, exc_info=refused)
-        if waiting.answer is not None and not waiting.answer.done():
-            waiting.answer.set_exception(LedgerUnavailable(reason="the database refused the entry"))
+        self._give_up(waiting, "it refused the entry")
+
+    def _give_up(self, waiting: Waiting[Item, Result], reason: str) -> None:
+        """Tell the caller; where the item may have been applied, see that it is undone."""
+        if waiting.answer is None:
+            return
+        if waiting.tried and self._abandon is not None:
+            self._abandon(waiting.item, None)
+        if not waiting.answer.done():
+            waiting.answer.set_exception(LedgerUnavailable(reason=reason))
 
     def _patient(self, waitings: list[Waiting[Item, Result]]) -> list[Waiting[Item, Result]]:
         """Those who may wait longer; the others are told that the ledger is unavailable."""
@@ -194,15 +207,15 @@ class GroupCommit(Generic[Item, Result]):
             if now < waiting.until and not self._closing:
                 kept.append(waiting)
                 continue
-            if waiting.tried and waiting.answer is not None and self._abandon is not None:
-                self._abandon(waiting.item, None)
-            if waiting.answer is not None and not waiting.answer.done():
-                waiting.answer.set_exception(LedgerUnavailable(reason="PostgreSQL doesn't answer"))
+            self._give_up(waiting, "PostgreSQL doesn't answer")
         return kept
 
     async def _connect(self) -> asyncpg.Connection:
-        connection = await self._database.dedicated()
-        await connection.execute(SETTINGS)
+        try:
+            connection = await self._database.dedicated()
+            await connection.execute(SETTINGS)
+        except asyncpg.PostgresError as refused:
+            raise ConnectionRefusedError(str(refused)) from refused
         self._connection = connection
         return connection
 

@@ -611,7 +611,7 @@ def _held_or_refused(request: HoldRequest, row: asyncpg.Record) -> Hold | Except
                 limit="daily" if day else "total",
                 cap=format_usd(row["cap"]),
                 used=format_usd(row["used"]),
-                resets=f"at {reset}" if day else "never",
+                reset=f"at {reset}" if day else "never",
             )
         case "credit":
             return _insufficient(request, row, reset)
@@ -735,6 +735,9 @@ def _read_cursor(cursor: str | None) -> tuple[int | None, int | None]:
         return None, None
     try:
         at_s, _, position = base64.urlsafe_b64decode(cursor).decode().partition(".")
-        return int(at_s), int(position)
+        place = int(at_s), int(position)
+        if not all(0 <= number < 2**63 for number in place):
+            raise ValueError("no row has such a place")
+        return place
     except ValueError:
         raise InvalidRequest(param="cursor", reason="This cursor is not one that a page gave out.") from None
