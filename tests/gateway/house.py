@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 
 from freehold.clock import Day, SystemClock
 from freehold.db import Connection, Database
-from freehold.gateway.asgi import App, Receive, Scope, Send, build
+from freehold.gateway.asgi import App, Message, Receive, Scope, Send, build
 from freehold.gateway.door import Door
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.identity import Identity
@@ -58,26 +58,42 @@ class OpenDays:
 
 
 class InFlight:
-    """An application that knows when no request is being answered."""
+    """An application that knows what it is answering."""
 
     def __init__(self, app: App) -> None:
+        self.left = asyncio.Event()
+        """Set when a call has learned that its client left."""
         self._app = app
-        self._running = 0
+        self._running: set[asyncio.Task[Any]] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._running += 1
+        async def listen() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.left.set()
+            return message
+
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
         self._quiet.clear()
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, listen, send)
         finally:
-            self._running -= 1
+            self._running.discard(task)
             if not self._running:
                 self._quiet.set()
 
     async def quiet(self) -> None:
+        """Wait until no request is being answered."""
         await self._quiet.wait()
+
+    def cancel(self) -> None:
+        """As a server does that is told to stop."""
+        for task in self._running:
+            task.cancel()
 
 
 class QuietServer(uvicorn.Server):
@@ -202,41 +218,35 @@ async def worker(
     settings: DoorSettings = SETTINGS,
     scripted: Scripted | None = None,
     upstreams: Sequence[Upstream] = (),
-    **doors_own: Any,
+    ledger_type: type[Ledger] = Ledger,
 ) -> AsyncIterator[House]:
-    """One worker, serving on a free port. `doors_own` replaces one of the door's own arguments."""
+    """One worker, serving on a free port."""
     clock = SystemClock()
-    ledger = Ledger(database, clock=clock)
+    ledger = ledger_type(database, clock=clock)
     await ledger.start()
     identity = Identity(database, clock=clock, settings=IdentitySettings(domain="127.0.0.1", chain_id=402031))
     prices = Prices(database)
     await prices.refresh()
     scripted = scripted or Scripted()
     allowance = OpenDays(ledger, Day.of(clock.now()).number)
-    arguments: dict[str, Any] = {
-        "ledger": ledger,
-        "identity": identity,
-        "prices": prices,
-        "catalogue": Catalogue([*upstreams, scripted]),
-        "allowance": allowance,
-        "settings": settings,
-        **doors_own,
-    }
-    door = Door(**arguments)
+    door = Door(
+        ledger=ledger,
+        identity=identity,
+        prices=prices,
+        catalogue=Catalogue([*upstreams, scripted]),
+        allowance=allowance,
+        settings=settings,
+    )
     app = InFlight(build(door, _nothing_else))
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
-        async with _serving(app) as port:
+        async with serve_on(app) as port:
             house.port, house.url = port, f"http://127.0.0.1:{port}/v1"
             yield house
             await house.close()
         await door.finish()
     finally:
         await ledger.stop()
-
-
-def _serving(app: App) -> AbstractAsyncContextManager[int]:
-    return serve_on(app)
 
 
 @asynccontextmanager

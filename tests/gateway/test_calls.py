@@ -5,11 +5,14 @@ import json
 
 import pytest
 from openai import AuthenticationError, NotFoundError
-from tests.gateway.house import House
+from tests.gateway.house import House, worker
 from tests.gateway.raw import CHAT, ask, chat, connect, request
 
+from freehold.db import Database
 from freehold.ledger.model import Source
 from freehold.money import format_usd, parse_usd
+from freehold.upstream.model import Kind, Model
+from freehold.upstream.scripted import Scripted
 
 HELLO = [{"role": "user", "content": "hello there"}]
 
@@ -134,11 +137,16 @@ async def test_unicode_comes_through(house: House) -> None:
     assert cut.text() == f"You said: {text}"
 
 
-async def test_the_upstreams_name_of_a_model_is_never_shown(house: House) -> None:
-    """The scripted models have one name; the renamed one is in test_upstreams."""
-    customer = await house.customer(allowance="1")
-    response = await ask(house.port, CHAT, chat(), customer.token)
-    assert response.json()["model"] == "scripted-echo"
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_upstreams_name_of_a_model_is_never_shown(prepared: Database, stream: bool) -> None:
+    renamed = Model("scripted-echo", Kind.CHAT, 8_192, 4_096, "vendor/echo-v3")
+    async with worker(prepared, scripted=Scripted(models=[renamed])) as house:
+        customer = await house.customer(allowance="1")
+        response = await ask(house.port, CHAT, chat(stream=stream), customer.token)
+        assert b"hello" in response.body
+        assert json.loads(house.scripted.seen[-1].body)["model"] == "vendor/echo-v3"
+    assert b"vendor" not in response.body
+    assert b"scripted-echo" in response.body
 
 
 async def test_an_explicit_maximum_is_held_whole_or_refused(house: House) -> None:
@@ -148,7 +156,7 @@ async def test_an_explicit_maximum_is_held_whole_or_refused(house: House) -> Non
     assert (refused.status, refused.code()) == (402, "insufficient_credit")
     assert refused.headers["x-should-retry"] == "false"
     assert refused.headers["x-freehold-cost"] == "0.00"
-    assert not house.scripted.seen
+    assert await house.charges(customer) == []
     paid = await ask(house.port, CHAT, {**body, "max_tokens": 1_000}, customer.token)
     assert paid.status == 200
     assert json.loads(house.scripted.seen[-1].body)["max_tokens"] == 1_000
@@ -184,7 +192,8 @@ async def test_n_multiplies_what_is_held(house: House) -> None:
     assert (await ask(house.port, CHAT, {**body, "n": 2}, customer.token)).status == 200
 
 
-async def test_a_new_price_is_seen_by_the_next_request(house: House) -> None:
+async def test_a_new_price_is_seen_by_the_next_request(own_house: House) -> None:
+    house = own_house
     customer = await house.customer(prepaid="1")
     body = {"model": "scripted-exact", "messages": HELLO, "max_tokens": 10}
     first = await ask(house.port, CHAT, body, customer.token)

@@ -10,7 +10,7 @@ from freehold.gateway.authority import TRIES, fresh_key, permitted
 from freehold.gateway.problems import RequestTooLarge
 from freehold.gateway.settings import DoorSettings
 from freehold.ledger.model import Hold, HoldRequest
-from freehold.ledger.problems import DayUnopened, StaleKey, StalePrice, WorkerFenced
+from freehold.ledger.problems import DayUnopened, StaleKey, StalePrice
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input, input_bound
 from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Price, worst_case_nano_up
@@ -89,8 +89,6 @@ async def admit(door: "Door", exchange: Exchange, token: str, ask: Ask) -> Admit
         except DayUnopened:
             await door.allowance.refresh(key.account_id)
             day_unopened_ok = True
-        except WorkerFenced:
-            raise LedgerUnavailable(reason="this worker lost its place and is taking a new one") from None
         else:
             most = affordable_output(hold.amount_nano, price, bounds)
             return Admitted(hold, price, model, upstream, bounds.input, most, ask.choices)

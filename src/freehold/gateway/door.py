@@ -15,10 +15,9 @@ from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.model import ApiKey, Caller
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
-from freehold.ledger.problems import WorkerFenced
 from freehold.money import format_usd
 from freehold.pricing.model import Price, PriceBook
-from freehold.problems import LedgerUnavailable, NotFound
+from freehold.problems import Conflict, LedgerUnavailable, NotFound
 from freehold.upstream.catalogue import ModelNotFound
 from freehold.upstream.model import Model, Upstream
 
@@ -134,11 +133,15 @@ class Door:
                     return None
                 return await self.ledger.settle(hold, settlement)
             except LedgerUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, RETRY_LAST_S)
-            except WorkerFenced:
-                log.warning("settlement left to the sweeper request_id=req_%s", hold.request_id.hex)
-                raise NotSettled(request_id=f"req_{hold.request_id.hex}") from None
+                pass
+            except (Conflict, NotFound) as known:
+                log.error("settled otherwise request_id=req_%s: %s", hold.request_id.hex, known)
+                raise NotSettled(request_id=f"req_{hold.request_id.hex}") from known
+            except Exception:
+                # Whatever it was, the hold would stay open if nobody tried again.
+                log.exception("settlement failed, and is tried again request_id=req_%s", hold.request_id.hex)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_LAST_S)
 
     async def _chat(self, exchange: Exchange) -> None:
         _only(exchange, "POST")
