@@ -184,7 +184,8 @@ async def unstake_hold(wallet: DevWallet, deployment: Deployment, amount: int) -
 async def mint(wallet: DevWallet, deployment: Deployment, diem_out: int, *, max_lock: int | None = None) -> Minted:
     """Mint exactly `diem_out`, locking at most `max_lock` sHOLD (1 % over the quote when None). Raises NotEnough, Reverted."""
     staking = Contracts.of(deployment).staking
-    quote = await wallet.read(staking, "quoteLock", diem_out)
+    what = f"Minting {shown(diem_out, 'DIEM')}"
+    quote = await wallet.read(staking, "quoteLock", diem_out, what=what)
     await _need_unlocked(
         wallet,
         staking,
@@ -193,7 +194,7 @@ async def mint(wallet: DevWallet, deployment: Deployment, diem_out: int, *, max_
         mend=f"Stake more with `freehold stake hold AMOUNT --from {wallet.name}`.",
     )
     most = quote + quote // 100 if max_lock is None else max_lock
-    receipt = await wallet.send(staking, "mintExact", diem_out, most, what=f"Minting {shown(diem_out, 'DIEM')}")
+    receipt = await wallet.send(staking, "mintExact", diem_out, most, what=what)
     return _minted(receipt, staking)
 
 

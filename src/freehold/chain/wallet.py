@@ -68,9 +68,9 @@ class DevWallet:
         signature: str = await self.rpc.call("personal_sign", "0x" + message.encode().hex(), self.address)
         return signature
 
-    async def read(self, contract: Contract, function: str, *arguments: Any) -> Any:
-        """The result of a view function, as this wallet."""
-        return await read(self.rpc, contract, function, *arguments, sender=self.address)
+    async def read(self, contract: Contract, function: str, *arguments: Any, what: str | None = None) -> Any:
+        """The result of a view function, as this wallet. `what` names it in a refusal."""
+        return await read(self.rpc, contract, function, *arguments, sender=self.address, what=what)
 
     async def send(self, contract: Contract, function: str, *arguments: Any, what: str) -> Receipt:
         """Try a call, send it, and wait until it is mined. `what` names it in a refusal: "Staking 5 HOLD".
@@ -114,7 +114,9 @@ class DevWallet:
         return Reverted(what=what, reason="the chain's state changed while it was on its way; try again")
 
 
-async def read(rpc: Rpc, contract: Contract, function: str, *arguments: Any, sender: str | None = None) -> Any:
+async def read(
+    rpc: Rpc, contract: Contract, function: str, *arguments: Any, sender: str | None = None, what: str | None = None
+) -> Any:
     """The result of a view function at the newest block. Raises Reverted in words."""
     call = {"to": contract.address, "data": contract.call(function, *arguments)}
     if sender is not None:
@@ -122,7 +124,7 @@ async def read(rpc: Rpc, contract: Contract, function: str, *arguments: Any, sen
     try:
         return contract.result(function, await rpc.call("eth_call", call, "latest"))
     except RpcError as error:
-        raise _reverted(f"Reading {function}", error) from None
+        raise _reverted(what or f"Reading {function}", error) from None
 
 
 def _reverted(what: str, error: RpcError) -> Reverted | RpcError:
