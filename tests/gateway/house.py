@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -193,8 +195,6 @@ class House:
 
 
 async def _nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
-    import json
-
     body = json.dumps(error_body(NotFound(reason="There is nothing here."))).encode()
     await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})
@@ -265,3 +265,21 @@ async def serve_on(app: App) -> AsyncIterator[int]:
         server.should_exit = True
         await task
         listener.close()
+
+
+async def _main() -> None:
+    """A worker process: reads {"url"} on its standard input, prints {"port"}, serves until the input ends."""
+    loop = asyncio.get_running_loop()
+    url = json.loads(await loop.run_in_executor(None, sys.stdin.readline))["url"]
+    database = await Database.connect(url, max_size=5)
+    try:
+        async with worker(database) as house:
+            sys.stdout.write(json.dumps({"port": house.port}) + "\n")
+            sys.stdout.flush()
+            await loop.run_in_executor(None, sys.stdin.read)
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

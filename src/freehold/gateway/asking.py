@@ -47,7 +47,7 @@ REFUSED: dict[str, str] = {
 }
 """Fields that change the price or hold state upstream, and why each is refused. null and false are no request."""
 
-FREE_TIERS = frozenset({"auto", "default"})
+FREE_TIERS = (None, "auto", "default")
 
 _READ = frozenset({*REFUSED, "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "store",
                    "service_tier", "modalities", "tools", "messages", "input"})  # fmt: skip
@@ -76,8 +76,7 @@ def check_fields(body: dict[str, Any], *, allowed: frozenset[str] = frozenset())
                 raise UnsupportedParameter(reason=f"{name[:60]} is not a parameter; write {lower}.", param=name[:60])
         elif name in REFUSED and name not in allowed and value is not None and value is not False:
             raise UnsupportedParameter(reason=f"{name} is not supported: {REFUSED[name]}.", param=name)
-    tier = body.get("service_tier")
-    if tier is not None and tier not in FREE_TIERS:
+    if body.get("service_tier") not in FREE_TIERS:
         raise UnsupportedParameter(reason=f"service_tier is not supported: {PAID}.", param="service_tier")
 
 

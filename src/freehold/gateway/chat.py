@@ -23,7 +23,7 @@ from freehold.upstream.model import Kind, Model
 OWN_TOOLS = frozenset({"function", "custom"})
 """Tools that the caller runs itself; every other type runs, and is billed, at the upstream."""
 
-FILE_PARTS = frozenset({"file", "input_file", "file_id", "container_upload"})
+FILE_PARTS = ("file", "input_file", "file_id", "container_upload")
 
 
 def read(raw: bytes) -> Ask:
