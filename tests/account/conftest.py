@@ -1,5 +1,6 @@
 """The account API over real domains on a fresh database, called in process over ASGI."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Office:
         async def receive() -> dict[str, Any]:
             nonlocal sent
             if sent:
-                return {"type": "http.disconnect"}
+                await asyncio.Event().wait()  # the client stays
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 

@@ -1,5 +1,6 @@
 """Every refusal of the account API in OpenAI's shape: also wrong fields, unknown routes and faults."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -15,13 +16,16 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from freehold.gateway.asgi import App, Message, Receive, Scope, Send
-from freehold.gateway.problems import MethodNotAllowed, RequestTooLarge, ServerFault
+from freehold.gateway.problems import MethodNotAllowed, RequestTimeout, RequestTooLarge, ServerFault
 from freehold.problems import InvalidRequest, LedgerUnavailable, NotFound, Problem, error_body
 
 log = logging.getLogger("freehold.gateway.account")
 
 UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
 """What a database that is away raises."""
+
+PATIENCE_S = 30.0
+"""A client that sends no part of its body for this long is refused."""
 
 
 class ErrorDetail(BaseModel):
@@ -99,7 +103,7 @@ def invalid(found: Mapping[str, Any]) -> InvalidRequest:
     if kind == "extra_forbidden":
         return InvalidRequest(reason=f"{name} is not a field of this request.", param=name)
     said = str(found["msg"]).removeprefix("Value error, ").rstrip(".")
-    return InvalidRequest(reason=f"{name or 'The body'}: {said[:1].lower()}{said[1:]}.", param=name)
+    return InvalidRequest(reason=f"{name or 'The body'}: {said}.", param=name)
 
 
 class Guard:
@@ -115,15 +119,6 @@ class Guard:
             return
         request_id = f"req_{uuid4().hex}"
         started = False
-        size = 0
-
-        async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.limit_bytes:
-                raise self._too_large()
-            return message
 
         async def marked(message: Message) -> None:
             nonlocal started
@@ -134,20 +129,37 @@ class Guard:
             await send(message)
 
         try:
-            if self._declared(scope) > self.limit_bytes:
-                raise self._too_large()
-            await self.app(scope, bounded, marked)
+            body = await self._body(scope, receive)
+            if body is not None:
+                await self.app(scope, _again(body, receive), marked)
         except Problem as problem:
-            if started:
-                raise
             response = respond(problem)
             response.headers["connection"] = "close"
             await response(scope, receive, marked)
         except Exception:
+            log.exception("unexpected request_id=%s path=%s", request_id, scope["path"])
             if started:
                 raise  # the connection breaks off, so that nobody takes half an answer for a whole one
-            log.exception("unexpected request_id=%s path=%s", request_id, scope["path"])
             await respond(ServerFault(request_id=request_id))(scope, receive, marked)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None when the client has left. Raises RequestTooLarge, RequestTimeout."""
+        if self._declared(scope) > self.limit_bytes:
+            raise self._too_large()
+        body = bytearray()
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(waited=f"{PATIENCE_S:g}") from None
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self.limit_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
 
     def _declared(self, scope: Scope) -> int:
         for name, value in scope["headers"]:
@@ -157,3 +169,15 @@ class Guard:
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(reason=f"The request's body is longer than {self.limit_bytes:,} bytes; nothing here is.")
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, to be read by the application; then whatever comes."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
