@@ -14,7 +14,7 @@ import click
 from freehold.cli import chainside, development, operating
 from freehold.cli.calling import model_kind
 from freehold.cli.chatting import Spoken, speak
-from freehold.cli.output import duration, usd, when
+from freehold.cli.output import duration, nano_usd, usd, when
 from freehold.cli.refusal import Refusal, ServerRefused
 from freehold.cli.session import Session, common, items
 from freehold.cli.signing import sign_in
@@ -30,6 +30,7 @@ PATIENCE_S = 60.0
 POLL_S = 0.3
 ANSWER_TOKENS = 48
 LEAST_ANSWER_TOKENS = 8
+MOST_CALLS = 200
 USUAL_STAKE = 10**14
 """0.0001 DIEM: the least that is staked."""
 STAKE_STEP = 10**13
@@ -41,6 +42,10 @@ PROMPTS = (
     "Write about a lighthouse keeper's day.",
     "Describe a busy market in the morning.",
 )
+
+
+Action = dict[str, Any]
+"""A command as one would type it, and its result."""
 
 
 @click.command()
@@ -58,7 +63,7 @@ class Step:
     number: int
     title: str
     why: str = ""
-    actions: list[dict[str, Any]] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
 
 
 class Tour:
@@ -157,34 +162,37 @@ class Tour:
         units = max(100, -(-self._held(ANSWER_TOKENS) // 1_000))
         self._begin(
             "One call, two purses",
-            f"{OWNER} also deposits {shown(units, 'USDC')}. The allowance is drawn first; the call that reaches its end goes on with prepaid credit.",
+            f"{OWNER} also deposits {shown(units, 'USDC')}. The allowance is drawn first; the call that reaches its end goes on "
+            "with prepaid credit.",
         )
         self._deposit_for(account_id, units)
-        for _ in range(40):
-            spoken = self._speak(account_id, key, self._tokens(account_id))
-            if len(spoken.purses) > 1 or "allowance" not in spoken.purses:
-                break
+        self._until(
+            lambda: self._ask(account_id, key, self._tokens(account_id)),
+            lambda spoken: len(spoken.purses) > 1 or "allowance" not in spoken.purses,
+        )
         self._end()
 
     def _empty(self, account_id: int, key: str) -> None:
         self._begin(
             "Both are used up: 402",
-            "Calls go on until a call's worst case is more than both purses hold. It is refused before it runs, and costs nothing.",
+            "Calls go on until a call's worst case is more than both purses hold. That one is refused before it runs, and costs "
+            "nothing.",
         )
-        for _ in range(200):
-            tokens = self._tokens(account_id)
-            try:
-                self._speak(account_id, key, max(tokens, LEAST_ANSWER_TOKENS))
-            except ServerRefused as refused:
-                if refused.status != 402:
-                    raise
-                self._say(
-                    self._typed(account_id, max(tokens, LEAST_ANSWER_TOKENS)),
-                    f"402 {refused.code}: {refused}",
-                    status=refused.status,
-                    code=refused.code,
-                )
-                break
+        try:
+            self._until(
+                lambda: self._ask(account_id, key, max(self._tokens(account_id), LEAST_ANSWER_TOKENS)),
+                lambda spoken: False,
+            )
+        except ServerRefused as refused:
+            if refused.status != 402:
+                raise
+            tokens = max(self._tokens(account_id), LEAST_ANSWER_TOKENS)
+            self._say(
+                self._typed(account_id, tokens),
+                f"402 {refused.code}: {refused.message}",
+                status=refused.status,
+                code=refused.code,
+            )
         self._end()
 
     def _deposit(self, account_id: int, key: str) -> None:
@@ -269,10 +277,14 @@ class Tour:
             )
 
     def _say(self, command: str, result: str, **facts: Any) -> None:
-        self.step.actions.append({"command": command, "result": result, **facts})
+        action = {"command": command, "result": result, **facts}
+        self.step.actions.append(action)
+        self._tell(action)
+
+    def _tell(self, action: Action) -> None:
         if not self.out.as_json:
-            self.out.say(f"  $ {command}")
-            for line in result.splitlines():
+            self.out.say(f"  $ {action['command']}")
+            for line in str(action["result"]).splitlines():
                 self.out.say(f"    {line}")
 
     def _did(self, command: str, verb: Callable[[], Done]) -> None:
@@ -284,7 +296,30 @@ class Tour:
         prompt = PROMPTS[self.prompts % len(PROMPTS)]
         return f'freehold chat "{prompt}" --max-tokens {max_tokens} --account {name or account_id}'
 
-    def _speak(self, account_id: int, key: str, max_tokens: int, *, name: str | None = None) -> Spoken:
+    def _until(self, ask: Callable[[], tuple[Action, Spoken]], done: Callable[[Spoken], bool]) -> None:
+        """Call until it is `done`; tells the last call, and how many went before."""
+        before: list[Spoken] = []
+        try:
+            for _ in range(MOST_CALLS):
+                action, spoken = ask()
+                if done(spoken):
+                    break
+                before.append(spoken)
+            else:
+                raise Refusal(
+                    f"{MOST_CALLS} calls didn't use up what was there; are other calls paid by this account too?"
+                )
+        finally:
+            if before and not self.out.as_json:
+                cost = nano_usd(sum(parse_cost(spoken) for spoken in before))
+                self.out.say(f"    ({len(before)} calls like the ones before: {cost} from {before[-1].paid_by()})")
+        self._tell(action)
+
+    def _speak(self, account_id: int, key: str, max_tokens: int, *, name: str | None = None) -> None:
+        self._tell(self._ask(account_id, key, max_tokens, name=name)[0])
+
+    def _ask(self, account_id: int, key: str, max_tokens: int, *, name: str | None = None) -> tuple[Action, Spoken]:
+        """One call of the model."""
         prompt = PROMPTS[self.prompts % len(PROMPTS)]
         command = self._typed(account_id, max_tokens, name)
         with self.out.busy(f"{self.model} is answering …"):
@@ -297,8 +332,13 @@ class Tour:
         self.prompts += 1
         answer = " ".join(spoken.text.split())
         cut = answer if len(answer) <= 90 else answer[:90].rsplit(" ", 1)[0] + " …"
-        self._say(command, f"{cut}\n[{spoken.cost} USD from {spoken.paid_by()}]", answer=spoken.document())
-        return spoken
+        action = {
+            "command": command,
+            "result": f"{cut}\n[{spoken.cost} USD from {spoken.paid_by()}]",
+            "answer": spoken.document(),
+        }
+        self.step.actions.append(action)
+        return action, spoken
 
     def _deposit_for(self, account_id: int, units: int) -> None:
         before = self._nano(self._balance(account_id), "prepaid")
@@ -388,8 +428,15 @@ class Tour:
 
     @staticmethod
     def _days_of_allowance(read: dict[str, Any]) -> list[bool]:
-        return [float(day["amount"]) > 0 for day in read.get("next_days") or ()]
+        return [int(day["amount_nano"]) > 0 for day in read.get("next_days") or ()]
 
     @staticmethod
     def _left(read: dict[str, Any]) -> str:
         return ", ".join(f"{purse['source']} {usd(purse['available'])}" for purse in read["purses"]) or "nothing"
+
+
+def parse_cost(spoken: Spoken) -> int:
+    """What a call cost, nano-USD."""
+    from freehold.money import parse_usd
+
+    return parse_usd(spoken.cost or "0")
