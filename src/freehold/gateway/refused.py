@@ -28,6 +28,15 @@ _OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 
+_OWN = re.compile(r"api.?key|credential|unauthori[sz]ed|billing|quota", re.IGNORECASE)
+"""What a refusal says that is about the operator's account at the upstream, and not about the request."""
+
+_SECRET = re.compile(
+    r"https?://\S+|\b(sk|pk|gsk|xai|key|org|proj)-\S+|\bbearer\s+\S+|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?|\b[\w-]{32,}",
+    re.IGNORECASE,
+)
+"""What looks like a key, an address or an organisation."""
+
 
 class Refused(UpstreamError):
     """The upstream answered, and refused."""
@@ -45,9 +54,9 @@ async def problem_of(answer: Answer, model: Model, kind: Kind) -> Problem:
         code, message = _reading(await answer.read(READ_BYTES))
         if status == 413 or _OVERFLOW.search(code) or _OVERFLOW.search(message):
             return too_long(model, param)
-        if status in (400, 422):
-            said = message.replace(model.upstream_id, model.id)[:SHOWN_CHARACTERS] or f"it answered {status}"
-            return InvalidRequest(reason=f"The model's server refused the request: {said}")
+        if status in (400, 422) and not _OWN.search(f"{code} {message}"):
+            said = _SECRET.sub("…", message.replace(model.upstream_id, model.id))[:SHOWN_CHARACTERS]
+            return InvalidRequest(reason=f"The model's server refused the request: {said or f'it answered {status}'}")
     if status in (429, 503):
         retry_after_s = answer.retry_after_s if answer.retry_after_s is not None else RETRY_S
         return NoUpstream(model=model.id, reason=f"it answered {status}", retry_after_s=retry_after_s)
