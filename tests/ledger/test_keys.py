@@ -116,7 +116,7 @@ async def test_a_total_limit_never_resets(bench: Bench) -> None:
     await bench.put_key(version=1, total_cap_nano=100)
     await bench.settle(await bench.hold(100), 100)
     await bench.ledger.set_time(DAY.end_s, opened_day=0)
-    with pytest.raises(KeyLimitReached, match="total limit of 0.0000001 USD .* resets never"):
+    with pytest.raises(KeyLimitReached, match=r"total limit of 0\.0000001 USD .* resets never"):
         await bench.hold(1)
 
 

@@ -13,7 +13,7 @@ left join (
 ) e on e.account_id = g.account_id and e.grant_id = g.id
 where g.available::numeric + g.held <> coalesce(e.amount, 0)
 
--- name: a_grants_amount_is_what_was_issued
+-- name: the_amount_of_a_grant_is_what_was_issued
 select g.account_id, 'grant ' || g.id as subject, coalesce(e.amount, 0)::text as expected,
        (g.amount - g.absorbed)::text as found
 from ledger.grants g
@@ -23,7 +23,7 @@ left join (
 ) e on e.account_id = g.account_id and e.grant_id = g.id
 where g.amount - g.absorbed <> coalesce(e.amount, 0)
 
--- name: a_grants_loss_is_what_a_reorg_took
+-- name: the_loss_of_a_grant_is_what_a_reorg_took
 select g.account_id, 'grant ' || g.id as subject, coalesce(e.amount, 0)::text as expected, g.absorbed::text as found
 from ledger.grants g
 left join (
@@ -85,7 +85,7 @@ where e.line like 'purse:%' and e.line is distinct from 'purse:' || g.source
 select e.account_id, e.external_id as subject, 'a line of the chart' as expected, e.line as found
 from ledger.entries e left join ledger.chart c using (line) where c.line is null
 
--- name: a_keys_use_is_the_sum_of_its_charges
+-- name: a_key_has_used_the_sum_of_its_charges
 select k.account_id, 'key ' || k.key_id as subject,
        'total ' || coalesce(c.total, 0) || ', day ' || coalesce(c.today, 0) as expected,
        'total ' || k.total_used || ', day ' || k.day_used as found
