@@ -314,5 +314,5 @@ class PaymentsMachine(RuleBasedStateMachine):
 
 def test_payments_keep_their_laws_under_any_history() -> None:
     run_state_machine_as_test(
-        PaymentsMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None)
+        PaymentsMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
     )

@@ -1,6 +1,8 @@
 """Staking: one cooldown per request, locks along the curve, pro-rata unlocks, and what the timelock may set."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.contracts.curve_oracle import CurveOracle
 from tests.contracts.evm import DAY_S, refused
 from tests.contracts.freehold_chain import (
@@ -253,6 +255,41 @@ def test_roundings_never_leave_less_locked_than_the_supply_costs(chain: Freehold
     assert [chain.staking.positionOf(owner) for owner in (A, B)] == [(91, 1), (90, 1)]
     chain.staking.burn(1, 0, sender=A)
     assert chain.staking.totalLocked() >= chain.staking.costOf(1) == 91
+
+
+HALF_WEI = [(0, 181 * ONE // 2), (50_000 * ONE, 181 * ONE // 2)]
+"""A rate of 90.5: a mint of 1 wei costs 91 and 90 in turn."""
+
+
+def test_mints_that_were_rounded_up_take_nothing_from_those_that_were_rounded_down(chain: Freehold) -> None:
+    chain.govern(chain.staking, "setCurve", HALF_WEI)
+    for owner in (A, B):
+        chain.give_stake(owner, 1_000)
+    for _ in range(10):
+        chain.staking.mintExact(1, 91, sender=A)
+        chain.staking.mintExact(1, 90, sender=B)
+    assert [chain.staking.positionOf(owner)[0] for owner in (A, B)] == [910, 900]
+    chain.staking.burn(10, 0, sender=A)
+    assert chain.staking.totalLocked() >= chain.staking.costOf(10) == 905
+
+
+@settings(max_examples=200)
+@given(steps=st.lists(st.tuples(st.sampled_from([A, B]), st.sampled_from([-9, -2, -1, 1, 1, 2])), max_size=40))
+def test_no_order_of_mints_and_burns_of_wei_unlocks_what_the_rest_needs(
+    deployed: Freehold, steps: list[tuple[str, int]]
+) -> None:
+    staking = deployed.staking
+    with deployed.evm.undone():
+        deployed.govern(staking, "setCurve", HALF_WEI)
+        for owner in (A, B):
+            deployed.give_stake(owner, ONE)
+        for owner, wei in steps:
+            _, outstanding = staking.positionOf(owner)
+            if wei > 0:
+                staking.mintExact(wei, 2**255, sender=owner)
+            elif outstanding:
+                staking.burn(min(-wei, outstanding), 0, sender=owner)
+            assert staking.totalLocked() >= staking.costOf(deployed.diem.totalSupply())
 
 
 @pytest.mark.parametrize("rounds", [1, 50])

@@ -227,5 +227,5 @@ class StakingMachine(RuleBasedStateMachine):
 
 def test_staking_keeps_its_laws_under_any_history() -> None:
     run_state_machine_as_test(
-        StakingMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None)
+        StakingMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
     )

@@ -306,4 +306,4 @@ class VaultMachine(RuleBasedStateMachine):
 
 
 def test_the_vault_keeps_its_laws_under_any_history() -> None:
-    run_state_machine_as_test(VaultMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(VaultMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))
