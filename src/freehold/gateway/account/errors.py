@@ -1,12 +1,11 @@
 """Every refusal of the account API in OpenAI's shape: also wrong fields, unknown routes and faults."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 from fastapi import FastAPI, Request
@@ -15,8 +14,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from freehold.gateway.asgi import App, Message, Receive, Scope, Send
-from freehold.gateway.problems import MethodNotAllowed, RequestTimeout, RequestTooLarge, ServerFault
+from freehold.gateway.asgi import App, ClientLeft, Exchange, Message, Receive, Scope, Send
+from freehold.gateway.problems import MethodNotAllowed, ServerFault
 from freehold.problems import InvalidRequest, LedgerUnavailable, NotFound, Problem, error_body
 
 log = logging.getLogger("freehold.gateway.account")
@@ -117,58 +116,30 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = f"req_{uuid4().hex}"
+        exchange = Exchange(scope, receive, send)
         started = False
 
         async def marked(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                own = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store")]
+                own = [(b"x-request-id", exchange.request_id.encode()), (b"cache-control", b"no-store")]
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
         try:
-            body = await self._body(scope, receive)
-            if body is not None:
-                await self.app(scope, _again(body, receive), marked)
+            body = await exchange.body(limit_bytes=self.limit_bytes, patience_s=PATIENCE_S)
+            await self.app(scope, _again(body, receive), marked)
+        except ClientLeft:
+            return
         except Problem as problem:
-            response = respond(problem)
-            response.headers["connection"] = "close"
-            await response(scope, receive, marked)
+            with suppress(ClientLeft):
+                await exchange.refuse(problem, [], patience_s=PATIENCE_S)
         except Exception:
-            log.exception("unexpected request_id=%s path=%s", request_id, scope["path"])
+            log.exception("unexpected request_id=%s path=%s", exchange.request_id, scope["path"])
             if started:
                 raise  # the connection breaks off, so that nobody takes half an answer for a whole one
-            await respond(ServerFault(request_id=request_id))(scope, receive, marked)
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None when the client has left. Raises RequestTooLarge, RequestTimeout."""
-        if self._declared(scope) > self.limit_bytes:
-            raise self._too_large()
-        body = bytearray()
-        while True:
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    message = await receive()
-            except TimeoutError:
-                raise RequestTimeout(waited=f"{PATIENCE_S:g}") from None
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > self.limit_bytes:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
-
-    def _declared(self, scope: Scope) -> int:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                return int(value)
-        return 0
-
-    def _too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(reason=f"The request's body is longer than {self.limit_bytes:,} bytes; nothing here is.")
+            await respond(ServerFault(request_id=exchange.request_id))(scope, receive, marked)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
