@@ -51,3 +51,16 @@ order by block_number, log_index;
 select change.seq, change.reverted as taken_back, event.*
 from chain_change change join chain_event event on event.id = change.event_id
 where change.seq > $1 order by change.seq limit $2;
+
+-- name: beneficiaries
+select distinct beneficiary from chain_event where contract = any($1::text[]) and chain_id = $2 and not reverted;
+
+-- name: last_reversal
+select coalesce(max(change.seq), 0)
+from chain_event event join chain_change change on change.event_id = event.id and change.reverted
+where event.beneficiary = $1 and event.chain_id = $2;
+
+-- name: last_reversal_of
+select coalesce(max(change.seq), 0)
+from chain_event event join chain_change change on change.event_id = event.id and change.reverted
+where (event.chain_id, event.block_hash, event.tx_hash, event.log_index) = ($1, $2, $3, $4);

@@ -41,14 +41,14 @@ class Change:
 
 class Store:
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     async def cursor(self) -> Cursor | None:
-        return _cursor(await self._database.fetchrow(_SQL["cursor"]))
+        return _cursor(await self.database.fetchrow(_SQL["cursor"]))
 
     async def blocks_down(self, number: int, limit: int) -> list[Block]:
         """Stored blocks from `number` down."""
-        rows = await self._database.fetch(_SQL["blocks_down"], number, limit)
+        rows = await self.database.fetch(_SQL["blocks_down"], number, limit)
         return [Block(row["number"], row["hash"], row["parent_hash"], row["time_s"]) for row in rows]
 
     async def write(
@@ -64,7 +64,7 @@ class Store:
 
         Raises Overtaken when the cursor isn't at `before` any more.
         """
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(_SQL["lock_cursor"])
             if _cursor(await connection.fetchrow(_SQL["cursor"])) != before:
                 raise Overtaken
@@ -85,14 +85,31 @@ class Store:
 
     async def events_of(self, connection: Connection, deployment: Deployment, beneficiary: str) -> list[Event]:
         """Every event of `beneficiary` at these contracts that stands, in the chain's order."""
-        contracts = [deployment.contracts["vault"], deployment.contracts["prepaid"]]
-        rows = await connection.fetch(_SQL["events_of"], beneficiary, contracts, deployment.chain_id)
+        rows = await connection.fetch(_SQL["events_of"], beneficiary, _contracts(deployment), deployment.chain_id)
         return [_event(row) for row in rows]
+
+    async def beneficiaries(self, deployment: Deployment) -> list[str]:
+        """Every address that an event of these contracts stands for."""
+        rows = await self.database.fetch(_SQL["beneficiaries"], _contracts(deployment), deployment.chain_id)
+        return [row["beneficiary"] for row in rows]
+
+    async def last_reversal(self, connection: Connection, deployment: Deployment, beneficiary: str) -> int:
+        """`seq` of the newest change that took back an event of `beneficiary`; 0 when none ever was."""
+        return int(await connection.fetchval(_SQL["last_reversal"], beneficiary, deployment.chain_id))
+
+    async def last_reversal_of(self, connection: Connection, place: Place) -> int:
+        """`seq` of the newest change that took back the event at `place`; 0 when it always stood."""
+        where = (place.chain_id, place.block_hash, place.tx_hash, place.log_index)
+        return int(await connection.fetchval(_SQL["last_reversal_of"], *where))
 
     async def changes(self, after_seq: int, limit: int) -> list[Change]:
         """The feed after `after_seq`, oldest first."""
-        rows = await self._database.fetch(_SQL["changes"], after_seq, limit)
+        rows = await self.database.fetch(_SQL["changes"], after_seq, limit)
         return [Change(row["seq"], _event(row), row["taken_back"]) for row in rows]
+
+
+def _contracts(deployment: Deployment) -> list[str]:
+    return [deployment.contracts["vault"], deployment.contracts["prepaid"]]
 
 
 def _cursor(row: Any) -> Cursor | None:

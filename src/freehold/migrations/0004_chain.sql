@@ -46,7 +46,7 @@ create table chain_event (
     check (kind <> 'Deposited' or (payer, amount) is not null)
 );
 
-create index chain_event_beneficiary on chain_event (beneficiary, block_number, log_index) where not reverted;
+create index chain_event_beneficiary on chain_event (beneficiary, block_number, log_index);
 create index chain_event_block on chain_event (block_number) where not reverted;
 
 -- What happened to events, in order, for whoever follows them with a cursor of its own.
@@ -55,3 +55,5 @@ create table chain_change (
     event_id bigint not null references chain_event,
     reverted boolean not null
 );
+
+create index chain_change_reverted on chain_change (event_id) where reverted;
