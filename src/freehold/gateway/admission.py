@@ -9,6 +9,7 @@ from freehold.gateway.asking import Ask
 from freehold.gateway.authority import TRIES, fresh_key, permitted
 from freehold.gateway.problems import RequestTooLarge
 from freehold.gateway.settings import DoorSettings
+from freehold.identity.model import ApiKey
 from freehold.ledger.model import Hold, HoldRequest
 from freehold.ledger.problems import DayUnopened, StaleKey, StalePrice
 from freehold.money import MAX_NANO
@@ -50,14 +51,16 @@ class Admitted:
     choices: int
 
 
-async def admit(door: "Door", exchange: Exchange, token: str, ask: Ask) -> Admitted:
+async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: Ask) -> Admitted:
     """Hold the worst case of `ask`, on the key, the price and the day as the ledger knows them now.
+
+    `token`'s `key` may be out of date.
 
     Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
     PriceNotSet, InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, LedgerUnavailable.
     """
     model, upstream = door.catalogue.find(ask.model)
-    key = await permitted(door.identity, token, model.id)
+    key = await permitted(door.identity, token, key, model.id)
     bounds = bound(ask, model, door.settings)
     book = door.prices.current()
     day_unopened_ok = False
@@ -82,8 +85,7 @@ async def admit(door: "Door", exchange: Exchange, token: str, ask: Ask) -> Admit
         try:
             hold = await door.ledger.hold(request)
         except StaleKey:
-            await fresh_key(door.identity, token)
-            key = await permitted(door.identity, token, model.id)
+            key = await permitted(door.identity, token, await fresh_key(door.identity, token), model.id)
         except StalePrice:
             book = await door.prices.refresh()
         except DayUnopened:

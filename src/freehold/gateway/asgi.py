@@ -42,7 +42,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.started = False
-        """The response's headers are out."""
+        """The response has begun: another one can't be sent."""
         self.gone = False
         """The client has left, or accepts nothing any more."""
         self.left: Callable[[], None] | None = None
@@ -52,6 +52,7 @@ class Exchange:
         self._send = send
         self._unread = self.method == "POST"
         self._watcher: asyncio.Task[None] | None = None
+        self._head: Message | None = None
 
     @property
     def request_id(self) -> str:
@@ -107,30 +108,33 @@ class Exchange:
             self._watcher.cancel()
             self._watcher = None
 
-    async def start(self, status: int, headers: Headers, *, patience_s: float) -> None:
-        """Send the response's head; `x-request-id` is added. Raises ClientLeft as `write` does."""
-        self.started = True
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the response; its head, with `x-request-id`, leaves with the first part of the body."""
         head = [(b"x-request-id", self.request_id.encode()), *headers]
         if self._unread:
             head.append((b"connection", b"close"))
-        await self._push({"type": "http.response.start", "status": status, "headers": head}, patience_s)
+        self.started = True
+        self._head = {"type": "http.response.start", "status": status, "headers": head}
 
     async def write(self, data: bytes, *, patience_s: float) -> None:
         """Send a part of the body. Raises ClientLeft when nothing of what waits is accepted for that long."""
-        await self._push({"type": "http.response.body", "body": data, "more_body": True}, patience_s)
+        await self._push(data, True, patience_s)
 
     async def end(self, data: bytes, *, patience_s: float) -> None:
         """Send the last part of the body. Raises ClientLeft as `write` does."""
         if self._unread:
-            await self.write(data, patience_s=patience_s)
+            await self._push(data, True, patience_s)
             await self._linger()
             data = b""
-        await self._push({"type": "http.response.body", "body": data, "more_body": False}, patience_s)
+        await self._push(data, False, patience_s)
 
-    async def _push(self, message: Message, patience_s: float) -> None:
+    async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
         try:
             async with asyncio.timeout(patience_s):
-                await self._send(message)
+                if self._head is not None:
+                    head, self._head = self._head, None
+                    await self._send(head)
+                await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError:
             self.gone = True
             self._abort()
@@ -139,7 +143,7 @@ class Exchange:
     async def respond(self, status: int, body: bytes, headers: Headers, *, patience_s: float) -> None:
         """A whole JSON response."""
         head = [*JSON, (b"content-length", str(len(body)).encode()), *headers]
-        await self.start(status, head, patience_s=patience_s)
+        self.start(status, head)
         await self.end(body, patience_s=patience_s)
 
     async def refuse(self, problem: Problem, headers: Headers = FREE, *, patience_s: float = 30.0) -> None:

@@ -53,9 +53,8 @@ async def known_key(keys: Keys, token: str) -> ApiKey:
     return await keys.key(token)
 
 
-async def permitted(keys: Keys, token: str, model: str) -> ApiKey:
+async def permitted(keys: Keys, token: str, key: ApiKey, model: str) -> ApiKey:
     """The key, if it may call `model`. Raises InsufficientScope and ModelNotAllowed, on the key as it is now."""
-    key = await known_key(keys, token)
     if _refusal(key, model) is not None:
         key = await fresh_key(keys, token)
         refusal = _refusal(key, model)

@@ -47,10 +47,10 @@ async def serve(door: "Door", exchange: Exchange, read: Callable[[bytes], Ask]) 
     """Answer one inference request. Raises Problem for a refusal, when nothing was sent yet."""
     settings = door.settings
     token = bearer(exchange)
-    await known_key(door.identity, token)
+    key = await known_key(door.identity, token)
     ask = read(await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s))
     exchange.watch()
-    admitted = await admit(door, exchange, token, ask)
+    admitted = await admit(door, exchange, token, key, ask)
     call = Call(door, exchange, ask, admitted)
     await (call.stream() if ask.stream else call.plain())
 
@@ -125,7 +125,7 @@ class Call:
         last.append(comment(headers.note(charge)))
         if self._problem is None:
             last.append(frame(DONE))
-        await self._begin()
+        self._begin()
         await self._exchange.end(b"".join(last), patience_s=self._settings.send_patience_s)
 
     async def _whole_answer(self) -> dict[str, Any]:
@@ -194,15 +194,14 @@ class Call:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await self._begin()
+            self._begin()
             await self._exchange.write(data, patience_s=self._settings.send_patience_s)
         except ClientLeft:
             self._patience.client_left()
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
         if not self._exchange.started:
-            day = headers.of_day(self._admitted.hold.day)
-            await self._exchange.start(200, [*STREAM_HEADERS, *day], patience_s=self._settings.send_patience_s)
+            self._exchange.start(200, [*STREAM_HEADERS, *headers.of_day(self._admitted.hold.day)])
 
     async def _send(self) -> Answer:
         if self._exchange.gone:
