@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.output import Output, when
+from freehold.cli.output import Output, seconds_of, when
 from freehold.cli.refusal import Refusal
 from freehold.cli.session import OPERATOR_ACCOUNT, Session, common
 from freehold.cli.wallets import Done, Wallets, amount_of
@@ -51,7 +51,7 @@ def wallet(session: Session, name: str | None) -> None:
 
 
 def draw_holdings(out: Output, read: dict[str, Any]) -> None:
-    now_s = read["chain_time"]
+    now_s = seconds_of(read["chain_time"])
     out.facts(
         [
             ("wallet", f"{read['name']} {read['address']}"),

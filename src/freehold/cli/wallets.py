@@ -49,6 +49,15 @@ def shown(units: int, token: str, *, unit: bool = True) -> str:
     return f"{text} {token}" if unit else text
 
 
+def about(units: int, token: str) -> str:
+    """For people: an amount that nobody typed, with at most six places."""
+    decimals = DECIMALS[token]
+    step = 10 ** max(0, decimals - 6)
+    if units % step == 0:
+        return shown(units, token)
+    return f"about {shown((units + step // 2) // step * step, token)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """What a verb came to: its result, and who did it."""
@@ -152,15 +161,16 @@ class Wallets:
         return self._run(newest)
 
     def holdings(self, name: str) -> dict[str, Any]:
-        """Everything a wallet has: amounts as decimals, times as unix seconds."""
+        """Everything a wallet has: amounts as decimals, times as RFC 3339."""
         from freehold.chain.verbs import positions
+        from freehold.clock import rfc3339
 
         address = self.address(name)
         found = self._run(lambda rpc: positions(rpc, self._deployment, address))
         return {
             "name": name,
             "address": found.address,
-            "chain_time": found.chain_time_s,
+            "chain_time": rfc3339(found.chain_time_s),
             "hold": shown(found.hold, "HOLD", unit=False),
             "staked_hold": shown(found.staked_hold, "HOLD", unit=False),
             "locked_hold": shown(found.locked_hold, "HOLD", unit=False),
@@ -180,7 +190,7 @@ class Wallets:
                     "token": request.token,
                     "id": request.id,
                     "amount": shown(request.amount, request.token, unit=False),
-                    "ready_at": request.ready_at_s,
+                    "ready_at": rfc3339(request.ready_at_s),
                 }
                 for request in found.requests
             ],
@@ -312,16 +322,16 @@ def _sentence(who: str, result: Any) -> str:
 
     match result:
         case verbs.HoldStaked():
-            return f"{who} has staked {shown(result.amount, 'HOLD')}, {shown(result.staked, 'sHOLD')} in all."
+            return f"{who} has staked {shown(result.amount, 'HOLD')}, {about(result.staked, 'sHOLD')} in all."
         case verbs.Minted():
             return (
-                f"{who} has minted {shown(result.diem_out, 'DIEM')} by locking {shown(result.cost, 'sHOLD')}; "
-                f"{shown(result.locked, 'sHOLD')} are locked in all."
+                f"{who} has minted {shown(result.diem_out, 'DIEM')} by locking {about(result.cost, 'sHOLD')}, "
+                f"and has {about(result.locked, 'sHOLD')} locked in all."
             )
         case verbs.Burned():
             return (
-                f"{who} has burned {shown(result.diem_in, 'DIEM')}, which unlocks {shown(result.unlocked, 'sHOLD')}; "
-                f"{shown(result.locked, 'sHOLD')} stay locked."
+                f"{who} has burned {shown(result.diem_in, 'DIEM')}, which unlocks {about(result.unlocked, 'sHOLD')}; "
+                f"{about(result.locked, 'sHOLD')} stay locked."
             )
         case verbs.DiemStaked():
             return (
