@@ -1,6 +1,9 @@
 from pathlib import Path
 
+from freehold.gateway.account.admin import NewAccountOut
 from freehold.gateway.account.application import describe
+from freehold.gateway.account.auth import SessionOut
+from freehold.gateway.account.keys import NewKeyOut
 from freehold.gateway.account.reference import pages
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
@@ -35,3 +38,8 @@ def test_every_amount_has_its_integer_twin() -> None:
         for twin in (field for field in fields if field.endswith("_nano")):
             amount = twin.removesuffix("_nano")
             assert {amount, f"{amount}_usd"} & fields, (name, twin)
+
+
+def test_no_answer_shows_a_secret_in_its_repr() -> None:
+    hiding = [SessionOut.model_fields["token"], NewKeyOut.model_fields["secret"], NewAccountOut.model_fields["secret"]]
+    assert not any(field.repr for field in hiding)

@@ -37,7 +37,7 @@ class AccountRowOut(Out):
 class NewAccountOut(Out):
     account: AccountRowOut
     key: KeyOut
-    secret: str = Field(description="The account's first key. Shown this once.")
+    secret: str = Field(repr=False, description="The account's first key. Shown this once.")
 
 
 class AccountsOut(Out):

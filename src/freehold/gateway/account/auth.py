@@ -36,7 +36,9 @@ class WalletIn(In):
 
 
 class SessionOut(Out):
-    token: str = Field(description="The session: send it as `Authorization: Bearer fh_s_…`. Shown this once.")
+    token: str = Field(
+        repr=False, description="The session: send it as `Authorization: Bearer fh_s_…`. Shown this once."
+    )
     account_id: int
     address: str
     created: bool = Field(description="True when this sign-in made the account.")

@@ -71,7 +71,7 @@ class KeyOut(Out):
 
 
 class NewKeyOut(KeyOut):
-    secret: str = Field(description="The key. It is shown this once and can't be read again.")
+    secret: str = Field(repr=False, description="The key. It is shown this once and can't be read again.")
 
 
 class KeysOut(Out):
