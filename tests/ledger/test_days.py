@@ -1,7 +1,8 @@
 import pytest
 
-from freehold.ledger.model import Source
+from freehold.ledger.model import LedgerTime, Source
 from freehold.ledger.problems import DayUnopened, InsufficientCredit
+from freehold.problems import Conflict
 
 from .conftest import DAY, NOON, Bench
 
@@ -91,8 +92,6 @@ async def test_expiry_goes_in_steps(bench: Bench) -> None:
 
 
 async def test_opening_a_day_again_returns_the_first_grant_and_another_amount_is_refused(bench: Bench) -> None:
-    from freehold.problems import Conflict
-
     first = await bench.allowance(500)
     assert await bench.allowance(500) == first
     with pytest.raises(Conflict):
@@ -144,15 +143,23 @@ async def test_ledger_time_never_goes_back_unless_forced(bench: Bench) -> None:
 
 async def test_when_the_chain_stalls_ledger_time_runs_on_by_the_wall_clock(bench: Bench) -> None:
     await stalled_for(bench, 119)
-    assert await bench.ledger.time() == (await bench.ledger.time()).__class__(NOON, False, DAY.number - 1)
+    assert await bench.ledger.time() == LedgerTime(NOON, False, DAY.number - 1)
     await stalled_for(bench, 600)
     now = await bench.ledger.time()
     assert now.provisional
     assert NOON + 600 <= now.at_s < NOON + 660
     await bench.ledger.set_time(NOON + 300, opened_day=0)
-    later = await bench.ledger.time()
-    assert not later.provisional
-    assert later.at_s >= now.at_s
+    assert await bench.ledger.time() == LedgerTime(NOON + 300, False, DAY.number - 1)
+
+
+async def test_provisional_time_ends_grants_but_posts_no_breakage(bench: Bench) -> None:
+    await bench.allowance(500)
+    await stalled_for(bench, 86_400)
+    with pytest.raises(InsufficientCredit):
+        await bench.hold(1)
+    assert await bench.ledger.expire() == 0
+    await bench.ledger.set_time(NOON + 1, opened_day=0)
+    assert (await bench.hold(500)).amount_nano == 500
 
 
 async def test_the_same_block_again_is_no_news(bench: Bench) -> None:

@@ -89,6 +89,8 @@ class Ledger:
         self._epoch = 0
         self._renewing = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
+        self._heart: asyncpg.Connection | None = None
+        self._pulse = asyncio.Lock()
         self._holds: GroupCommit[HoldRequest, Hold | Exception] = GroupCommit(
             database, self._clock, self._send_holds, abandon=self._give_back, patience_s=patience_s
         )
@@ -126,6 +128,9 @@ class Ledger:
             self._beating.cancel()
             await asyncio.wait([self._beating])
             self._beating = None
+        if self._heart is not None:
+            self._heart.terminate()
+            self._heart = None
         try:
             await self._database.execute(self._sql["end_epoch"], self._epoch)
         except LOST as lost:
@@ -140,10 +145,15 @@ class Ledger:
                 log.warning("heartbeat of epoch %d missed: %s", self._epoch, lost)
 
     async def beat(self) -> None:
-        """Show that this worker lives; a new epoch begins where the old one has lapsed."""
-        async with self._available():
+        """Show that this worker lives; a new epoch begins where the old one has lapsed.
+
+        On a connection of its own, so that no slow report in the pool can make a live worker lapse.
+        """
+        async with self._available(), self._pulse:
+            if self._heart is None or self._heart.is_closed():
+                self._heart = await self._database.dedicated()
             epoch = self._epoch
-            if await self._database.fetchval(self._sql["beat"], epoch) is None:
+            if await self._heart.fetchval(self._sql["beat"], epoch, timeout=self._beat_s * 2) is None:
                 await self._renew(epoch)
 
     async def _renew(self, lapsed: int) -> None:
@@ -335,7 +345,8 @@ class Ledger:
         """Ledger time, from the chain's newest block, and the newest day whose allowance may be issued.
 
         Neither goes back, except with `force`, for a dev chain that lost its tail. A time that isn't newer doesn't
-        count as news: after 120 s without any, ledger time runs on by the wall clock.
+        count as news: after 120 s without any, ledger time runs on by the wall clock, provisionally. The next
+        block's time stands again, also where provisional time had run ahead of it.
         """
 
         async def work(conn: Connection) -> None:
@@ -540,7 +551,7 @@ class Ledger:
         return swept
 
     async def expire(self, limit: int = 500) -> int:
-        """Post what is left in up to `limit` ended grants as breakage; returns how many."""
+        """Post what is left in up to `limit` ended grants as breakage; returns how many. Not by provisional time."""
         return await self._job("expire", limit)
 
     async def check(self) -> list[Difference]:

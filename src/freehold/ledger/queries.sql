@@ -49,11 +49,7 @@ order by k.key_id
 update ledger.price set version = $1 where version < $1
 
 -- name: set_time
-update ledger.clock c
-set at_s = case when $2 or c.refreshed_at = 'epoch' then $1 else greatest($1, n.at_s) end,
-    refreshed_at = clock_timestamp()
-from ledger.present n
-where $2 or c.refreshed_at = 'epoch' or $1 > c.at_s
+update ledger.clock set at_s = $1, refreshed_at = clock_timestamp() where $1 > at_s or $2
 
 -- name: set_opened_day
 update ledger.clock set opened_day = $1 where opened_day < $1 or ($2 and opened_day <> $1)

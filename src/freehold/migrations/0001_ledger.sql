@@ -796,7 +796,8 @@ begin
     outcome := 'posted';
 end $$;
 
--- Posts what is left in up to p_limit ended grants as breakage; returns how many.
+-- Posts what is left in up to p_limit ended grants as breakage; returns how many. Not by provisional time: a chain
+-- that comes back may say that it is earlier, and breakage isn't undone.
 
 create function ledger.expire(p_limit int) returns int
 language plpgsql
@@ -804,7 +805,7 @@ as $$
 declare
     v_at bigint; v_accounts bigint[]; g record; v_count int := 0; v_base text;
 begin
-    select n.at_s into v_at from ledger.present n;
+    select n.at_s into v_at from ledger.present n where not n.provisional;
     select array_agg(distinct x.account_id) into v_accounts
     from (
         select c.account_id from ledger.grants c
@@ -815,7 +816,6 @@ begin
         return 0;
     end if;
     perform 1 from ledger.accounts a where a.id = any (v_accounts) order by a.id for no key update;
-    select n.at_s into v_at from ledger.present n;
     for g in
         select x.account_id, x.id, x.source, x.external_id, x.available, x.expiries
         from ledger.grants x
