@@ -252,20 +252,19 @@ async def test_closing_an_answer_early_ends_the_call_at_the_upstream() -> None:
         await ended.wait()
 
 
-async def test_each_event_loop_has_its_own_connections() -> None:
+async def test_one_upstream_serves_several_event_loops_and_opens_again_after_close() -> None:
     async def talk(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     async with peer(talk) as upstream:
 
-        async def elsewhere() -> bytes:
-            body = await (await upstream.send(CALL)).read(LIMIT)
-            await upstream.close()
-            return body
+        async def ask() -> bytes:
+            return await (await upstream.send(CALL)).read(LIMIT)
 
-        assert await (await upstream.send(CALL)).read(LIMIT) == b"{}"
-        assert await asyncio.to_thread(asyncio.run, elsewhere()) == b"{}"
-        assert await (await upstream.send(CALL)).read(LIMIT) == b"{}"
+        assert await ask() == b"{}"
+        assert await asyncio.to_thread(asyncio.run, ask()) == b"{}"
+        await upstream.close()
+        assert await ask() == b"{}"
 
 
 def test_a_key_that_no_header_takes_is_refused_without_showing_it() -> None:

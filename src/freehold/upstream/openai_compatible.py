@@ -1,10 +1,8 @@
 """Any OpenAI-compatible server, over HTTP: vLLM, llama.cpp, a cloud API, the embedded model."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
@@ -39,7 +37,7 @@ _REASONS = {
 
 
 class OpenAICompatible:
-    """An upstream reached at `base_url`, such as `http://127.0.0.1:8000/v1`. Connections are pooled per event loop.
+    """An upstream reached at `base_url`, such as `http://127.0.0.1:8000/v1`. Connections are pooled, for all event loops of the process.
 
     `read_timeout_s` is the longest silence: before the response's headers, and between two pieces of its body.
     Redirects are not followed, so that the key goes to no other host; no error's text holds the key or the address.
@@ -63,7 +61,7 @@ class OpenAICompatible:
         self._api_key = api_key
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
+        self._client: Client | None = None  # its threads start with the first call
 
     async def send(self, call: UpstreamCall) -> "HttpAnswer":
         """Send, and wait for the headers; a status above 399 is an answer too.
@@ -71,9 +69,10 @@ class OpenAICompatible:
         Raises UpstreamUnreachable when there was no connection, UpstreamTimedOut when the headers did not come in
         time, UpstreamBroke when the connection ended before them.
         """
+        if self._client is None:
+            self._client = self._build()
         request = (
-            self._client()
-            .post(f"{self.base_url}/{call.path}")
+            self._client.post(f"{self.base_url}/{call.path}")
             .header("content-type", "application/json")
             .header("x-request-id", call.request_id)
             .body_bytes(call.body)
@@ -87,8 +86,8 @@ class OpenAICompatible:
         return HttpAnswer(self, request, response)
 
     async def close(self) -> None:
-        """Close this event loop's connections."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        """Close the connections; the next call opens new ones."""
+        client, self._client = self._client, None
         if client is not None:
             await client.close()
 
@@ -104,13 +103,6 @@ class OpenAICompatible:
             return UpstreamTimedOut(f"Upstream {self.name} timed out: {silence}.", before_first_byte=not answered)
         where = "in the middle of its answer" if answered else "before it answered"
         return UpstreamBroke(f"Upstream {self.name} closed the connection {where}.", before_first_byte=not answered)
-
-    def _client(self) -> Client:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = self._build()
-        return client
 
     def _build(self) -> Client:
         headers = {"accept": "application/json, text/event-stream", "accept-encoding": "identity"}
