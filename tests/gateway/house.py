@@ -158,10 +158,23 @@ class House:
 
         async def revoke(conn: Connection) -> None:
             key = await self.identity.revoke_key(conn, customer.account_id, customer.key_id)
-            limits = await self.ledger.key_limits(customer.account_id, customer.key_id)
+            limits = await self.ledger.key_limits(customer.account_id, customer.key_id, conn=conn)
             await self.ledger.put_key(conn, replace(limits, version=key.version, state=KeyState.REVOKED))
 
         await self.database.transact(revoke)
+
+    async def allow(self, customer: Customer, models: Sequence[str] | None) -> None:
+        """Change the key's list of models, as the account API does it."""
+
+        async def change(conn: Connection) -> None:
+            key = await self.identity.lock_key(conn, customer.account_id, customer.key_id)
+            key = await self.identity.update_key(
+                conn, replace(key, models=None if models is None else frozenset(models))
+            )
+            limits = await self.ledger.key_limits(customer.account_id, customer.key_id, conn=conn)
+            await self.ledger.put_key(conn, replace(limits, version=key.version))
+
+        await self.database.transact(change)
 
     async def set_price(self, model: str, nano_per_million: Mapping[str, int]) -> int:
         async def change(conn: Connection) -> int:

@@ -12,7 +12,7 @@ from tests.gateway.test_meter import LIES
 from freehold.db import Database
 from freehold.gateway.settings import DoorSettings
 from freehold.ledger.ledger import Ledger
-from freehold.ledger.model import Charge, Hold, Settlement
+from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
 from freehold.problems import LedgerUnavailable
 from freehold.upstream.model import UpstreamCall
 from freehold.upstream.scripted import Script, Scripted
@@ -97,6 +97,21 @@ class TestAClientThatLeaves:
             connection.leave()
         await house.app.quiet()
         await nothing_charged(house, customer)
+
+    async def test_while_its_credit_is_held_reaches_no_upstream(self, prepared: Database) -> None:
+        async with worker(prepared, ledger_type=Slow) as house:
+            assert isinstance(house.ledger, Slow)
+            house.ledger.holding = asyncio.Event()
+            customer = await house.customer(prepaid="1")
+            async with connect(house.port) as connection:
+                await connection.send(request(CHAT, json.dumps(chat()).encode(), customer.token))
+                await house.ledger.asked.wait()
+                connection.leave()
+            await house.app.left.wait()
+            house.ledger.holding.set()
+            await house.app.quiet()
+            assert house.scripted.seen == []
+            await nothing_charged(house, customer)
 
     async def test_by_accepting_nothing_is_ended(self, prepared: Database) -> None:
         patient = DoorSettings(send_patience_s=0.2, read_on_s=0.2)
@@ -224,10 +239,21 @@ class TestUsageThatCantBeBelieved:
 
 
 class Slow(Ledger):
-    """The real ledger, whose settlements can be held up."""
+    """The real ledger, whose answers can be held up."""
 
     down = False
     gate: asyncio.Event | None = None
+    holding: asyncio.Event | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.asked = asyncio.Event()
+
+    async def hold(self, request: HoldRequest) -> Hold:
+        if self.holding is not None:
+            self.asked.set()
+            await self.holding.wait()
+        return await super().hold(request)
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge:
         if self.gate is not None:

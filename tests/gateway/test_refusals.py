@@ -103,6 +103,15 @@ async def test_a_key_calls_only_its_models(house: House) -> None:
     assert (await ask(house.port, CHAT, allowed, customer.token)).status == 200
 
 
+async def test_a_keys_new_list_of_models_is_seen_by_its_next_request(house: House) -> None:
+    customer = await house.customer(prepaid="1")
+    assert (await ask(house.port, CHAT, chat(), customer.token)).status == 200
+    await house.allow(customer, ["scripted-exact"])
+    assert (await refused(house, chat(), customer)).code() == "model_not_allowed"
+    await house.allow(customer, ["scripted-echo"])
+    assert (await ask(house.port, CHAT, chat(), customer.token)).status == 200
+
+
 async def test_a_key_without_the_scope_calls_nothing(house: House) -> None:
     customer = await house.customer(prepaid="1", scopes=[Scope.READ])
     response = await refused(house, chat(), customer)

@@ -1,5 +1,6 @@
-"""The gateway's worker, for scenarios that need one, two, or two processes."""
+"""The gateway's worker and the embedded model, for scenarios that need one, two, or two processes."""
 
 from tests.gateway.conftest import house, own_house, prepared, shared_house
+from tests.upstream.conftest import embedded, embedded_process
 
-__all__ = ["house", "own_house", "prepared", "shared_house"]
+__all__ = ["embedded", "embedded_process", "house", "own_house", "prepared", "shared_house"]
