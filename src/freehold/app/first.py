@@ -11,8 +11,8 @@ from typing import Any
 
 import asyncpg
 
+from freehold.app.plan import Plan, first_chat_model, load_deployment
 from freehold.app.settings import Settings, checkout
-from freehold.app.worker import Plan, first_chat_model, load_deployment
 from freehold.chain import deployments, verbs
 from freehold.chain.deploy import DEV_CONFIRMATIONS, deploy_dev
 from freehold.chain.dev import fund

@@ -24,8 +24,8 @@ from types import FrameType
 from typing import Any
 
 from freehold.app import first
+from freehold.app.plan import Plan
 from freehold.app.settings import Settings, SettingsError, child_environment, config_folder
-from freehold.app.worker import Plan
 from freehold.host.anvil import Anvil, program_in
 from freehold.host.postgres import Postgres
 from freehold.host.process import Child, HostError, end_leftover, write_private
@@ -241,11 +241,10 @@ class _Supervisor:
         def start() -> Child:
             return Child.start(
                 "The embedded model",
-                [sys.executable, "-m", "freehold.upstream.embedded"],
+                [sys.executable, "-P", "-m", "freehold.upstream.embedded"],
                 log=log,
                 pid_file=self._run / "model.pid",
                 env=child_environment(),
-                cwd=Path("/"),
                 stdin=json.dumps({"api_key": key, "port": port}).encode(),
             )
 
@@ -283,11 +282,10 @@ class _Supervisor:
         def start() -> Child:
             return Child.start(
                 f"Worker {number}",
-                [sys.executable, "-m", "freehold.app", "worker"],
+                [sys.executable, "-P", "-m", "freehold.app", "worker"],
                 log=self._logs / f"worker-{number}.log",
                 pid_file=self._run / f"worker-{number}.pid",
                 env=child_environment(),
-                cwd=Path("/"),
                 stdin=plan.dump(),
                 pass_fds=(plan.socket,),
             )

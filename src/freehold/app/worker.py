@@ -12,11 +12,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +22,8 @@ import uvicorn
 
 from freehold.allowance.allowance import Allowance
 from freehold.app.jobs import run_jobs
-from freehold.chain import deployments
-from freehold.chain.model import DEV_CHAIN_ID, Deployment
+from freehold.app.plan import Plan, first_chat_model
+from freehold.chain.model import DEV_CHAIN_ID
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
 from freehold.chain.store import Store
@@ -44,49 +42,12 @@ from freehold.pricing.book import Prices
 from freehold.problems import Problem
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.config import read_upstreams
-from freehold.upstream.model import Kind
 
 log = logging.getLogger("freehold.app")
 
 GRACE_S = 20
 """How long calls under way may take once the worker is told to stop."""
 HEAD_AGE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a worker is told. Holds secrets: it travels by a pipe, never by a command line or the environment."""
-
-    socket: int
-    """File descriptor of the listening socket."""
-    database_url: str
-    rpc_url: str
-    deployment: str
-    """Path of the deployment file."""
-    upstreams: tuple[Mapping[str, Any], ...]
-    public_url: str
-    workers: int
-    started_at_s: float
-    operator: str | None
-    confirmations: int | None
-    default_output_tokens: int
-    body_limit_bytes: int
-    log_level: str
-
-    def dump(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    def load_deployment(self) -> Deployment:
-        """Raises DeploymentBroken."""
-        return load_deployment(Path(self.deployment), self.operator, self.confirmations)
-
-
-def load_deployment(path: Path, operator: str | None, confirmations: int | None) -> Deployment:
-    """The deployment with what the settings change of it. Raises DeploymentBroken."""
-    found = deployments.load(path)
-    if operator is not None:
-        found = replace(found, operator=operator)
-    return found if confirmations is None else replace(found, confirmations=confirmations)
 
 
 class _Status:
@@ -175,13 +136,6 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
         yield build(door, pages), door
-
-
-def first_chat_model(catalogue: Catalogue) -> str:
-    """The model that examples call."""
-    models = catalogue.models()
-    chats = [model.id for model in models if model.kind is Kind.CHAT]
-    return (chats or [model.id for model in models] or ["MODEL"])[0]
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,0 +1,55 @@
+"""What the supervisor tells a worker."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from freehold.chain import deployments
+from freehold.chain.model import Deployment
+from freehold.upstream.catalogue import Catalogue
+from freehold.upstream.model import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a worker is told. Holds secrets: it travels by a pipe, never by a command line or the environment."""
+
+    socket: int
+    """File descriptor of the listening socket."""
+    database_url: str
+    rpc_url: str
+    deployment: str
+    """Path of the deployment file."""
+    upstreams: tuple[Mapping[str, Any], ...]
+    public_url: str
+    workers: int
+    started_at_s: float
+    operator: str | None
+    confirmations: int | None
+    default_output_tokens: int
+    body_limit_bytes: int
+    log_level: str
+
+    def dump(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    def load_deployment(self) -> Deployment:
+        """Raises DeploymentBroken."""
+        return load_deployment(Path(self.deployment), self.operator, self.confirmations)
+
+
+def load_deployment(path: Path, operator: str | None, confirmations: int | None) -> Deployment:
+    """The deployment with what the settings change of it. Raises DeploymentBroken."""
+    found = deployments.load(path)
+    if operator is not None:
+        found = replace(found, operator=operator)
+    return found if confirmations is None else replace(found, confirmations=confirmations)
+
+
+def first_chat_model(catalogue: Catalogue) -> str:
+    """The model that examples call."""
+    models = catalogue.models()
+    chats = [model.id for model in models if model.kind is Kind.CHAT]
+    return (chats or [model.id for model in models] or ["MODEL"])[0]
