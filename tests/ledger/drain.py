@@ -1,4 +1,7 @@
-"""Run as a process of its own: 32 callers hold and settle 10 nano-USD each; prints how many could."""
+"""Run as a process of its own: 32 callers hold and settle 10 nano-USD each; prints how many could.
+
+With `forever` they go on until the process is killed.
+"""
 
 import asyncio
 import sys
@@ -10,7 +13,7 @@ from freehold.ledger.model import HoldRequest, Settlement
 from freehold.ledger.problems import InsufficientCredit
 
 
-async def drain(url: str, account_id: int) -> int:
+async def drain(url: str, account_id: int, forever: bool) -> int:
     database = await Database.connect(url)
     async with Ledger(database) as ledger:
 
@@ -19,13 +22,17 @@ async def drain(url: str, account_id: int) -> int:
                 hold = await ledger.hold(HoldRequest(account_id, 1, uuid4(), 10, 10, price_version=0, key_version=1))
             except InsufficientCredit:
                 return False
-            await ledger.settle(hold, Settlement(10, "small", {}))
+            await ledger.settle(hold, Settlement(7 if forever else 10, "small", {}))
             return True
 
-        admitted = sum(await asyncio.gather(*(call() for _ in range(32))))
+        admitted = 0
+        while True:
+            admitted += sum(await asyncio.gather(*(call() for _ in range(32))))
+            if not forever:
+                break
     await database.close()
     return admitted
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(asyncio.run(drain(sys.argv[1], int(sys.argv[2])))))
+    sys.stdout.write(str(asyncio.run(drain(sys.argv[1], int(sys.argv[2]), "forever" in sys.argv))))

@@ -1,12 +1,16 @@
 """Callers that leave, connections that break, answers that get lost, workers that lapse."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+import freehold
 from freehold.clock import SystemClock
 from freehold.db import Connection, Database
 from freehold.ledger.jobs import once
@@ -244,6 +248,28 @@ async def test_a_dead_workers_hold_is_given_back_and_its_estimate_absorbed(bench
     assert await bench.line("revenue:usage") == 300
     await bench.settle(alive, 50)
     await dead.stop()
+
+
+async def test_a_worker_killed_under_load_loses_and_doubles_nothing(bench: Bench, database_url: str) -> None:
+    await bench.prepaid(10_000_000)
+    doomed = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("drain.py")),
+        database_url,
+        str(bench.account_id),
+        "forever",
+        env={**os.environ, "PYTHONPATH": str(Path(freehold.__file__).parents[1])},
+    )
+    await until(lambda: bench.database.fetchval("select count(*) > 200 from ledger.charges"))
+    doomed.kill()
+    await doomed.wait()
+    await until(lambda: bench.database.fetchval(f"select count(*) = 0 from ({BATCHES} and state = 'active') b"))
+    await bench.database.execute(
+        "update ledger.epochs set lapsed_at = clock_timestamp() where id <> $1", bench.ledger.epoch
+    )
+    await once(bench.ledger)
+    charged = await bench.database.fetchval("select sum(cost)::bigint from ledger.charges")
+    assert (await bench.available() + charged, await bench.held()) == (10_000_000, 0)
 
 
 async def test_a_lapsed_worker_that_comes_back_settles_nothing(bench: Bench) -> None:
