@@ -20,6 +20,15 @@ Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 """What a verb that joins its caller's transaction takes."""
 
 RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+"""The connection is gone or unusable: whether what it was doing was committed is unknown."""
 _MIGRATION_LOCK = 0x6672_6565_0001
 _NAME = re.compile(r"^--\s*name:\s*(\w+)\s*$", re.MULTILINE)
 _FILE = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import asyncpg
 
 from freehold.clock import Clock
-from freehold.db import RETRYABLE, Connection, Database
+from freehold.db import LOST, RETRYABLE, Connection, Database
 from freehold.problems import LedgerUnavailable
 
 log = logging.getLogger(__name__)
@@ -23,16 +23,6 @@ Result = TypeVar("Result")
 
 LARGEST = 256
 """Items in one batch."""
-
-LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-)
-"""The connection is gone or unusable: whether the batch was committed is unknown."""
 
 SETTINGS = """
 set plan_cache_mode = force_generic_plan;

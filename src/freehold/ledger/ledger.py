@@ -14,9 +14,9 @@ import asyncpg
 import msgspec
 
 from freehold.clock import Clock, Day, SystemClock, rfc3339
-from freehold.db import Connection, Database, statements
+from freehold.db import LOST, Connection, Database, statements
 from freehold.ledger import books
-from freehold.ledger.batch import LOST, GroupCommit
+from freehold.ledger.batch import GroupCommit
 from freehold.ledger.model import (
     PRIORITY,
     Balance,
