@@ -7,7 +7,7 @@ from freehold.identity.identity import Identity
 from freehold.identity.model import ApiKey, CallerKind, Role, Scope
 from freehold.identity.problems import InvalidApiKey, NotAnApiKey
 from freehold.identity.tokens import new_token
-from freehold.problems import NotFound
+from freehold.problems import LedgerUnavailable, NotFound
 
 from .conftest import SETTINGS, World
 from .lab import everything_stored
@@ -167,3 +167,17 @@ async def test_a_key_belongs_to_its_own_account_only(world: World) -> None:
     assert (caller.kind, caller.account_id, caller.role) == (CallerKind.KEY, mine, Role.OWNER)
     with pytest.raises(NotFound):
         await world.identity.caller(secret, account_id=theirs)
+
+
+async def test_without_the_database_a_known_key_is_known_and_another_is_not_called_wrong(world: World) -> None:
+    account_id = await world.local()
+    _, known = await world.key(account_id)
+    _, other = await world.key(account_id)
+    before = await world.identity.key(known)
+    world.database.pool.terminate()
+    assert await world.identity.key(known) == before
+    with pytest.raises(LedgerUnavailable):
+        await world.identity.key(other)
+    for token in (known, new_token(CallerKind.SESSION), new_token(CallerKind.OPERATOR)):
+        with pytest.raises(LedgerUnavailable):
+            await world.identity.caller(token)

@@ -10,7 +10,7 @@ import asyncpg
 from eth_hash.auto import keccak
 
 from freehold.clock import Clock
-from freehold.db import Connection, Database, statements
+from freehold.db import LOST, Connection, Database, statements
 from freehold.identity import eip4361
 from freehold.identity.model import (
     ROLE_SCOPES,
@@ -35,7 +35,7 @@ from freehold.identity.problems import (
 )
 from freehold.identity.settings import IdentitySettings
 from freehold.identity.tokens import digest, kind_of, new_token, shown
-from freehold.problems import Conflict, InvalidRequest, NotFound
+from freehold.problems import Conflict, InvalidRequest, LedgerUnavailable, NotFound
 
 _NONCE_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ACCOUNTS_A_PAGE = 1_000
@@ -61,7 +61,8 @@ class Identity:
         """The key of an API call, from memory if it was seen before.
 
         What is in memory may be out of date: the ledger's hold compares its version, and answers StaleKey (then
-        `forget` it and read again), KeyRevoked or KeyExpired. Raises InvalidApiKey for a token that isn't a key here.
+        `forget` it and read again), KeyRevoked or KeyExpired. Raises InvalidApiKey for a token that isn't a key here, and
+        LedgerUnavailable.
         """
         kind = kind_of(token)
         if kind is None:
@@ -73,7 +74,7 @@ class Identity:
         if known is not None:
             self._keys.move_to_end(hashed)
             return known
-        row = await self._database.fetchrow(self._sql["key_by_hash"], hashed)
+        row = await self._row("key_by_hash", hashed)
         if row is None:
             raise InvalidApiKey
         key = _key(row)
@@ -91,21 +92,21 @@ class Identity:
 
         `account_id` chooses among the accounts of a session's user, and any for the operator. A key that was revoked
         or has expired is still returned: the ledger's `require_key` decides that, in ledger time.
-        Raises InvalidApiKey, SessionExpired, and NotFound for an account that the caller has no part in.
+        Raises InvalidApiKey, SessionExpired, LedgerUnavailable, and NotFound for an account the caller has no part in.
         """
         kind = kind_of(token)
         if kind is CallerKind.KEY:
             return await self._key_caller(digest(token), account_id)
         if kind is CallerKind.SESSION:
             return await self._session_caller(digest(token), account_id)
-        if kind is CallerKind.OPERATOR and await self._database.fetchval(self._sql["is_operator"], digest(token)):
+        if kind is CallerKind.OPERATOR and await self._row("is_operator", digest(token)):
             if account_id is not None:
                 await self.account(account_id)
             return Caller(CallerKind.OPERATOR, account_id or 0, frozenset(Scope))
         raise InvalidApiKey
 
     async def _key_caller(self, hashed: bytes, account_id: int | None) -> Caller:
-        row = await self._database.fetchrow(self._sql["key_caller"], hashed)
+        row = await self._row("key_caller", hashed)
         if row is None:
             raise InvalidApiKey
         key = _key(row)
@@ -115,13 +116,13 @@ class Identity:
         return Caller(CallerKind.KEY, key.account_id, key.scopes, role, key.user_id, key)
 
     async def _session_caller(self, hashed: bytes, account_id: int | None) -> Caller:
-        session = await self._database.fetchrow(self._sql["session"], hashed)
+        session = await self._row("session", hashed)
         if session is None:
             raise InvalidApiKey
         if session["expires_at_s"] <= self._now():
             raise SessionExpired
         user_id = session["user_id"]
-        row = await self._database.fetchrow(self._sql["membership"], user_id, account_id, session["address"])
+        row = await self._row("membership", user_id, account_id, session["address"])
         if row is None:
             raise _no_account(account_id)
         role = Role(row["role"])
@@ -137,7 +138,7 @@ class Identity:
 
     async def account(self, account_id: int) -> Account:
         """Raises NotFound."""
-        row = await self._database.fetchrow(self._sql["account"], account_id)
+        row = await self._row("account", account_id)
         if row is None:
             raise _no_account(account_id)
         return _account(row)
@@ -359,6 +360,13 @@ class Identity:
         """Revoke for good; a key that is revoked already stays as it is. Raises NotFound."""
         row = await conn.fetchrow(self._sql["revoke_key"], account_id, key_id, self._now())
         return _key(row) if row else await self.lock_key(conn, account_id, key_id)
+
+    async def _row(self, name: str, *args: object) -> asyncpg.Record | None:
+        """Raises LedgerUnavailable, so that who calls is never unknown for another reason than the database's."""
+        try:
+            return await self._database.fetchrow(self._sql[name], *args)
+        except LOST as lost:
+            raise LedgerUnavailable(reason="PostgreSQL doesn't answer", retry_after_s=2) from lost
 
     def _now(self) -> int:
         return int(self._clock.now())

@@ -5,7 +5,7 @@ select salt from identity.instance
 update identity.instance set operator_hash = $1 where operator_hash is distinct from $1
 
 -- name: is_operator
-select exists(select from identity.instance where operator_hash = $1)
+select one from identity.instance where operator_hash = $1
 
 -- name: add_account
 insert into identity.accounts(id, name, kind, address, created_at_s) values($1, $2, $3, $4, $5) returning *

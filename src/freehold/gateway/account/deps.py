@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from freehold.gateway.account.errors import UNREACHABLE
+from freehold.db import LOST
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.wire import MAX_ID
 from freehold.identity.identity import require
@@ -99,5 +99,5 @@ async def refreshed(services: AccountServices, account_id: int) -> None:
     """Bring in what the chain has for this account; what can't be read now comes with the next call."""
     try:
         await services.allowance.refresh(account_id)
-    except (Problem, *UNREACHABLE) as problem:
+    except (Problem, *LOST) as problem:
         log.warning("allowance of account %d not refreshed: %s", account_id, type(problem).__name__)

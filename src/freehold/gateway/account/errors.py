@@ -7,21 +7,18 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from freehold.db import LOST
 from freehold.gateway.asgi import App, ClientLeft, Exchange, Message, Receive, Scope, Send
 from freehold.gateway.problems import MethodNotAllowed, ServerFault
 from freehold.problems import InvalidRequest, LedgerUnavailable, NotFound, Problem, error_body
 
 log = logging.getLogger("freehold.gateway.account")
-
-UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError)
-"""What a database that is away raises."""
 
 PATIENCE_S = 30.0
 """A client that sends no part of its body for this long is refused."""
@@ -59,7 +56,7 @@ def install(app: FastAPI, *, body_limit_bytes: int) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    for kind in UNREACHABLE:
+    for kind in LOST:
         app.add_exception_handler(kind, _unreachable)
     app.add_middleware(Guard, limit_bytes=body_limit_bytes)
 

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from freehold.chain.model import DEV_CHAIN_ID
 from freehold.clock import Day
+from freehold.db import LOST
 from freehold.gateway.account.deps import Services
-from freehold.gateway.account.errors import UNREACHABLE
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.wire import Out, moment
 from freehold.ledger.model import LedgerTime
@@ -124,5 +124,5 @@ async def _readiness(services: AccountServices) -> ReadyOut:
 async def _time(services: AccountServices) -> LedgerTime | None:
     try:
         return await services.ledger.time()
-    except (LedgerUnavailable, *UNREACHABLE):
+    except (LedgerUnavailable, *LOST):
         return None
