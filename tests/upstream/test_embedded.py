@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,12 +239,13 @@ async def test_a_full_queue_turns_the_next_away_and_lets_others_follow() -> None
     with pytest.raises(Exception, match="queue is full"):
         async with queue:
             raise AssertionError("it was let in")
-    second.cancel()  # one that waits may leave
+    second.cancel()  # one that waits may leave, and makes room
     await asyncio.gather(second, return_exceptions=True)
+    third = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    assert not third.done()
     done.set()
-    await first
-    async with queue:
-        pass
+    await asyncio.gather(first, third)
 
 
 def test_one_core_is_left_to_others() -> None:
@@ -267,6 +269,19 @@ def test_missing_weights_are_one_sentence_with_the_command() -> None:
         _file("no-such-weights", ".gguf")
     with pytest.raises(WeightsMissing):
         _file("numpy", ".gguf")
+
+
+def test_a_package_whose_weights_were_deleted_is_missing_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "gone_weights-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: gone-weights\nVersion: 1\n")
+    (package / "RECORD").write_text("gone_weights/model.gguf,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WeightsMissing):
+        _file("gone-weights", ".gguf")
+    (tmp_path / "gone_weights").mkdir()
+    (tmp_path / "gone_weights" / "model.gguf").write_bytes(b"")
+    assert _file("gone-weights", ".gguf") == tmp_path / "gone_weights" / "model.gguf"
 
 
 @pytest.mark.parametrize("given_settings", ["", "{}", "[]", "{nope", '{"api_key": ""}'])
