@@ -295,6 +295,15 @@ class TestALedgerThatIsSlow:
             await only_charge(house, customer)
 
 
+@pytest.mark.parametrize(("path", "method"), [(CHAT, "POST"), ("/v1/models", "GET")])
+async def test_a_database_that_is_lost_is_named(own_house: House, path: str, method: str) -> None:
+    customer = await own_house.customer(prepaid="1")
+    own_house.database.pool.terminate()
+    response = await ask(own_house.port, path, chat(), customer.token, method=method)
+    assert (response.status, response.code()) == (503, "ledger_unavailable")
+    assert response.headers["retry-after"]
+
+
 class Faulty(Scripted):
     """An upstream adapter with a fault of its own."""
 

@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from freehold.db import LOST
 from freehold.gateway.headers import FREE, Headers
 from freehold.gateway.problems import NotSettled, RequestTimeout, RequestTooLarge, ServerFault
-from freehold.problems import Problem, error_body
+from freehold.problems import LedgerUnavailable, Problem, error_body
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -201,6 +202,9 @@ async def answer(handler: Callable[[Exchange], Awaitable[None]], exchange: Excha
         return
     except Problem as problem:
         await _last_word(exchange, problem)
+    except LOST as lost:
+        log.warning("database lost request_id=%s path=%s: %s", exchange.request_id, exchange.path, type(lost).__name__)
+        await _last_word(exchange, LedgerUnavailable(reason="the database doesn't answer", retry_after_s=2))
     except Exception:
         # The last catch: a fault is logged with its request, and its details are never shown.
         log.exception("unexpected request_id=%s path=%s", exchange.request_id, exchange.path)
