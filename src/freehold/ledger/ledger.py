@@ -303,15 +303,11 @@ class Ledger:
             row = await conn.fetchrow(self._sql["key_limits"], account_id, key_id)
         if row is None:
             raise NotFound(reason=f"There is no key {key_id} in account {account_id}.")
-        return KeyLimits(
-            account_id=account_id,
-            key_id=key_id,
-            version=row["version"],
-            state=KeyState(row["state"]),
-            expires_at_s=row["expires_at_s"],
-            day_cap_nano=row["day_cap"],
-            total_cap_nano=row["total_cap"],
-        )
+        return _limits(row)
+
+    async def limits(self, account_id: int) -> list[KeyLimits]:
+        """Those of every key of the account, in the keys' order."""
+        return [_limits(row) for row in await self._rows("limits", account_id)]
 
     async def key_spend(self, account_id: int) -> list[KeySpend]:
         """What each key of the account has used and holds, today and in all."""
@@ -586,6 +582,18 @@ def _legs(grant_ids: Sequence[int], sources: Sequence[str], amounts: Sequence[in
     return tuple(
         Leg(grant_id, Source(source), amount)
         for grant_id, source, amount in zip(grant_ids, sources, amounts, strict=True)
+    )
+
+
+def _limits(row: asyncpg.Record) -> KeyLimits:
+    return KeyLimits(
+        account_id=row["account_id"],
+        key_id=row["key_id"],
+        version=row["version"],
+        state=KeyState(row["state"]),
+        expires_at_s=row["expires_at_s"],
+        day_cap_nano=row["day_cap"],
+        total_cap_nano=row["total_cap"],
     )
 
 

@@ -33,6 +33,10 @@ where ledger.keys.version <= excluded.version
 select account_id, key_id, version, state, expires_at_s, day_cap, total_cap
 from ledger.keys where account_id = $1 and key_id = $2
 
+-- name: limits
+select account_id, key_id, version, state, expires_at_s, day_cap, total_cap
+from ledger.keys where account_id = $1 order by key_id
+
 -- name: key_and_time
 select k.version, k.state, k.expires_at_s, n.at_s
 from ledger.present n left join ledger.keys k on k.account_id = $1 and k.key_id = $2
