@@ -14,6 +14,8 @@ library Curve {
     }
 
     uint256 internal constant MAX_POINTS = 256;
+    /// @dev 2 HOLD for 1 DIEM: from there on, no rounding is as large as what a wei of DIEM costs.
+    uint256 internal constant LEAST_RATE = 2e18;
     uint256 private constant DIEM = 1e18;
     /// @dev Extra binary digits of the root: enough that the inverse is off by less than 1 wei before it's corrected.
     uint256 private constant SCALE = 47;
@@ -27,10 +29,10 @@ library Curve {
     error BeyondCurve(uint256 supply, uint256 last);
     error LockBeyondCurve(uint256 cost, uint256 last);
 
-    /// @dev Replaces the table. Reverts unless it starts at 0 with a rate, its supplies rise and its rates never fall.
+    /// @dev Replaces the table. Reverts unless it starts at 0 with the least rate or more, its supplies rise and its rates never fall.
     function replace(uint256[] storage self, Point[] calldata points) internal {
         require(points.length >= 2 && points.length <= MAX_POINTS, CurveLength(points.length, MAX_POINTS));
-        require(points[0].supply == 0 && points[0].rate > 0, CurveStart(points[0].supply, points[0].rate));
+        require(points[0].supply == 0 && points[0].rate >= LEAST_RATE, CurveStart(points[0].supply, points[0].rate));
         while (self.length > 0) self.pop();
         self.push(_word(0, points[0].rate, 0));
         uint256 sum;

@@ -18,7 +18,8 @@ contract Staking is ERC20, Governed {
     struct Position {
         /// sHOLD that can't be unstaked.
         uint256 locked;
-        /// The part of it that burning `outstanding` unlocks: less by the wei that roundings leave behind.
+        /// The part of it that burning `outstanding` unlocks: less by a wei for each mint and each burn so far. The
+        /// curve costs 2 wei or more for each of DIEM, so there is at least a wei for each outstanding.
         uint256 redeemable;
         /// DIEM minted and not yet burned by this owner.
         uint256 outstanding;
@@ -140,9 +141,7 @@ contract Staking is ERC20, Governed {
         unlocked = quoteBurn(msg.sender, diemAmount);
         require(unlocked >= minUnlocked, TooLittleUnlocked(unlocked, minUnlocked));
         Position storage position = _positions[msg.sender];
-        position.redeemable -= Math.mulDiv(
-            position.redeemable, diemAmount, position.outstanding, Math.Rounding.Ceil
-        );
+        position.redeemable -= unlocked + 1;
         position.outstanding -= diemAmount;
         position.locked -= unlocked;
         totalLocked -= unlocked;
@@ -169,7 +168,7 @@ contract Staking is ERC20, Governed {
         Position storage position = _positions[owner];
         require(diemAmount <= position.outstanding, BurnBeyondPosition(owner, diemAmount, position.outstanding));
         if (diemAmount == 0) return 0;
-        return Math.saturatingSub(Math.mulDiv(position.redeemable, diemAmount, position.outstanding), 1);
+        return Math.mulDiv(position.redeemable, diemAmount, position.outstanding) - 1;
     }
 
     // --- parameters ---

@@ -147,7 +147,7 @@ def test_a_shorter_curve_leaves_no_old_points(chain: Freehold) -> None:
         ([(0, ONE)], ("CurveLength", 1, 256)),
         ([(i * ONE, 2 * ONE) for i in range(257)], ("CurveLength", 257, 256)),
         ([(ONE, 2 * ONE), (9 * ONE, 2 * ONE)], ("CurveStart", ONE, 2 * ONE)),
-        ([(0, 0), (9 * ONE, 2 * ONE)], ("CurveStart", 0, 0)),
+        ([(0, 2 * ONE - 1), (9 * ONE, 2 * ONE)], ("CurveStart", 0, 2 * ONE - 1)),
         ([(0, 2 * ONE), (ONE, 2 * ONE), (ONE, 4 * ONE)], ("CurveSupplyNotRising", 2, ONE, ONE)),
         ([(0, 2 * ONE), (ONE, 2 * ONE - 1)], ("CurveRateFalling", 1, 2 * ONE - 1, 2 * ONE)),
         ([(0, 2 * ONE), (ONE, 2 * ONE + 1)], ("CurveSegmentNotWhole", 1, 4 * ONE * ONE + ONE)),

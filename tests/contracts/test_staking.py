@@ -8,6 +8,7 @@ from tests.contracts.evm import DAY_S, refused
 from tests.contracts.freehold_chain import (
     ALICE,
     BOB,
+    CAROL,
     COMMITTED,
     DEPLOYER,
     NOBODY,
@@ -271,6 +272,24 @@ def test_mints_that_were_rounded_up_take_nothing_from_those_that_were_rounded_do
     assert [chain.staking.positionOf(owner)[0] for owner in (A, B)] == [910, 900]
     chain.staking.burn(10, 0, sender=A)
     assert chain.staking.totalLocked() >= chain.staking.costOf(10) == 905
+
+
+def test_burning_a_dear_lock_in_bits_and_minting_them_anew_takes_nothing_from_the_rest(chain: Freehold) -> None:
+    """A's lock is exactly 100 wei for each of 19, where each of them now costs 90.5, and every second one only 90."""
+    half = 181 * ONE // 2
+    steps = [(0, half), (100, half), (101, half + 11 * ONE), (50_000 * ONE + 1, half + 11 * ONE)]
+    chain.govern(chain.staking, "setCurve", steps)
+    carol = CAROL.address
+    for owner in (A, B, carol):
+        chain.give_stake(owner, 10_000)
+    chain.staking.mintExact(98, 2**255, sender=B)
+    assert chain.staking.mintExact(19, 2**255, sender=A) == 1_901
+    chain.staking.burn(97, 0, sender=B)
+    for _ in range(19):
+        chain.staking.burn(1, 0, sender=A)
+        assert chain.staking.mintExact(1, 2**255, sender=carol) == 90
+    assert chain.diem.totalSupply() == 20
+    assert chain.staking.totalLocked() >= chain.staking.costOf(20) == 1_810
 
 
 @settings(max_examples=200)
