@@ -82,11 +82,16 @@ def test_a_string_of_json_is_bounded_as_if_it_were_printed_with_indentation() ->
     assert input_bound({"messages": [message]}) >= len(json.dumps(json.loads(packed), indent=4))
 
 
-def test_deep_nesting_is_bounded_without_recursion() -> None:
+def test_nesting_too_deep_to_print_is_refused() -> None:
     deep: Any = "x"
     for _ in range(100_000):
         deep = [deep]
-    assert input_bound(chat("hi", tools=deep)) > 100_000
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        input_bound(chat("hi", tools=deep))
+
+
+def test_a_character_that_normalises_to_a_sentence_is_bounded_inside_tools_too() -> None:
+    assert input_bound(chat("hi", tools=["\ufdfa" * 100])) - input_bound(chat("hi", tools=[""])) >= 3_300
 
 
 def test_each_image_costs_the_models_bound_and_its_data_nothing() -> None:

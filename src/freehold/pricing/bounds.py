@@ -149,24 +149,16 @@ def _item(item: object, name: str) -> int:
 
 
 def _json(value: object) -> int:
-    """The most tokens of a JSON value as a template may print it: escaped, indented, a string of JSON parsed first."""
-    bound = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        bound += NODE_TOKENS
-        if isinstance(item, Mapping):
-            waiting.extend(item.keys())
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
-        elif isinstance(item, str):
-            # A character is at most six once escaped; printed raw, or parsed and printed again, it is less than that
-            # plus the indentation of what each of its commas, colons and brackets opens.
-            bound += len(json.dumps(item)) + NODE_TOKENS * sum(map(item.count, ",:[{"))
-        else:
-            bound += len(json.dumps(item))
-    return bound
+    """The most tokens of a JSON value as a template may print it: escaped, indented, a string of JSON parsed first.
+
+    Every value and name but the first follows one of `,:[{`, also inside a string that is JSON itself.
+    """
+    try:
+        escaped = json.dumps(value)
+        printed = json.dumps(value, ensure_ascii=False) if "\\u" in escaped else escaped
+    except RecursionError:
+        raise InvalidRequest(reason="The request is nested too deeply.") from None
+    return max(len(escaped), text_bound(printed)) + NODE_TOKENS * (1 + sum(map(escaped.count, ",:[{")))
 
 
 def _texts(value: object) -> int:
