@@ -37,7 +37,8 @@ class Anvil:
         """Start, or start again on the same port."""
         self._process = await asyncio.create_subprocess_exec(
             str(ANVIL),
-            *("--host", "127.0.0.1", "--port", str(self._port), "--chain-id", str(DEV_CHAIN_ID)),
+            *("--host", "127.0.0.1", "--port", str(self._port)),
+            *(() if "--chain-id" in self._options else ("--chain-id", str(DEV_CHAIN_ID))),
             *self._options,
             stdout=asyncio.subprocess.PIPE,
         )
