@@ -91,6 +91,14 @@ async def test_expiry_goes_in_steps(bench: Bench) -> None:
     assert await bench.line("breakage:expired") == 50
 
 
+async def test_an_id_that_looks_like_anothers_expiry_does_not_stop_it(bench: Bench) -> None:
+    for name in ("promo:1", "promo:1:open", "promo:1:expire"):
+        await bench.ledger.grant(bench.account_id, Source.PROMO, 10, name, starts_at_s=0, expires_at_s=NOON + 1)
+    await bench.ledger.set_time(NOON + 1, opened_day=0)
+    assert await bench.ledger.expire() == 3
+    assert await bench.line("breakage:expired") == 30
+
+
 async def test_opening_a_day_again_returns_the_first_grant_and_another_amount_is_refused(bench: Bench) -> None:
     first = await bench.allowance(500)
     assert await bench.allowance(500) == first

@@ -80,6 +80,7 @@ async def test_under_serializable_isolation_too_exactly_10_are_admitted(bench: B
             assert len(held(results)) == 10
             await asyncio.gather(*(one.settle(hold, settlement(10)) for hold in held(results)))
     finally:
+        await bench.database.execute(f"alter database {name} reset default_transaction_isolation")
         await database.close()
 
 

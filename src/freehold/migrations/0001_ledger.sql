@@ -803,7 +803,7 @@ create function ledger.expire(p_limit int) returns int
 language plpgsql
 as $$
 declare
-    v_at bigint; v_accounts bigint[]; g record; v_count int := 0; v_base text;
+    v_at bigint; v_accounts bigint[]; g record; v_count int := 0; v_name text;
 begin
     select n.at_s into v_at from ledger.present n where not n.provisional;
     select array_agg(distinct x.account_id) into v_accounts
@@ -822,12 +822,12 @@ begin
         where x.account_id = any (v_accounts) and not x.spent and x.expires_at_s <= v_at and x.available > 0
         order by x.expires_at_s, x.id limit p_limit
     loop
-        v_base := regexp_replace(g.external_id, ':open$', '') || ':expire';
-        if g.expiries > 0 then
-            v_base := v_base || ':' || g.expiries;  -- raised again after its end
+        v_name := regexp_replace(g.external_id, ':open$', '') || ':expire';
+        if exists (select 1 from ledger.postings p where p.account_id = g.account_id and p.external_id = v_name) then
+            v_name := v_name || ':' || g.id || ':' || g.expiries;  -- raised again after its end
         end if;
         insert into ledger.postings (account_id, external_id, kind, at_s, digest, lines, grant_ids, amounts)
-        values (g.account_id, v_base, 'expire', v_at, sha256(convert_to(v_base, 'UTF8')),
+        values (g.account_id, v_name, 'expire', v_at, sha256(convert_to(v_name, 'UTF8')),
                 array['purse:' || g.source, 'breakage:expired'], array[g.id, g.id], array[-g.available, g.available]);
         update ledger.grants x set available = 0, expiries = x.expiries + 1
         where x.account_id = g.account_id and x.id = g.id;
