@@ -34,22 +34,38 @@ def draw_balance(out: Output, read: dict[str, Any]) -> None:
     now_s = seconds_of(read["ledger_time"])
     rows = [
         (str(purse["source"]), str(purse["granted"]), str(purse["used"]), str(purse["held"]), str(purse["available"]))
-        for purse in read["purses"]
+        for purse in purses_worth_showing(read)
     ]
-    if rows:
-        out.table(("purse", ">granted USD", ">used", ">held", ">available"), rows)
-    note = " (provisional: the chain has stalled)" if read.get("provisional") else ""
+    out.table(("purse", ">granted USD", ">used", ">held", ">available"), rows)
+    note = " (provisional: the chain has stalled)" if read["provisional"] else ""
     out.facts(
         [
             ("available", usd(read["available"])),
             ("renewed", when(read["reset_at"], now_s=now_s)),
             ("ledger time", when(read["ledger_time"]) + note),
-            *(
-                (str(day["day"]), f"{usd(day['amount'])} of {day.get('source', 'allowance')}")
-                for day in read.get("next_days") or ()
-            ),
+            ("next days", next_days(read["next_days"])),
         ]
     )
+
+
+def purses_worth_showing(read: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that were ever granted something; allowance and prepaid always."""
+    return [purse for purse in read["purses"] if purse["granted_nano"] or purse["source"] in ("allowance", "prepaid")]
+
+
+def next_days(days: list[dict[str, Any]]) -> str:
+    """Coming allowances, equal days taken together."""
+    told: list[tuple[str, str, str]] = []
+    for day in days:
+        if told and told[-1][2] == day["amount"]:
+            told[-1] = (told[-1][0], day["day"], day["amount"])
+        else:
+            told.append((day["day"], day["day"], day["amount"]))
+    parts = [
+        f"{usd(amount)} on {first}" if first == last else f"{usd(amount)} a day from {first} to {last}"
+        for first, last, amount in told
+    ]
+    return "; ".join(parts) or "not known"
 
 
 # --- usage and receipts -----------------------------------------------------------------------------------------------

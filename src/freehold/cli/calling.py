@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from freehold.cli.account import purses_worth_showing
 from freehold.cli.chatting import read_purses, speak
 from freehold.cli.output import Output
 from freehold.cli.refusal import Refusal, ServerRefused
@@ -107,7 +108,7 @@ def what_is_left(session: Session) -> str:
         read = session.client.bearing(session.calling_key()).get("/v1/account/balance")
     except ServerRefused:
         return ""
-    return ", ".join(f"{purse['source']} {purse['available']}" for purse in read["purses"]) or "nothing"
+    return ", ".join(f"{purse['source']} {purse['available']}" for purse in purses_worth_showing(read))
 
 
 def bill_line(cost: str | None, paid_by: str, request_id: str, left: str) -> str:

@@ -49,16 +49,13 @@ def status(session: Session) -> None:
 
     def draw(out: Output) -> None:
         rows = [("server", session.url)]
-        for name, value in read.items():
-            rows.append((name.replace("_", " "), _shown(name, value)))
-        for name, value in chain.items():
-            if name not in read:
-                rows.append(
-                    (
-                        f"chain {name.replace('_', ' ')}" if name in ("head", "confirmed") else name.replace("_", " "),
-                        _shown(name, value),
-                    )
-                )
+        rows += [(name.replace("_", " "), _shown(name, value)) for name, value in read.items() if name != "url"]
+        rows += [
+            (name.replace("_", " "), _shown(name, value))
+            for name, value in chain.items()
+            if name not in read and name != "contracts"
+        ]
+        rows += [(f"contract {name}", address) for name, address in chain["contracts"].items()]
         out.facts(rows)
 
     session.out.document(document, draw)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from freehold.cli import chainside, development, operating
+from freehold.cli.account import purses_worth_showing
 from freehold.cli.calling import model_kind
 from freehold.cli.chatting import Spoken, speak
 from freehold.cli.output import duration, nano_usd, usd, when
@@ -154,7 +155,10 @@ class Tour:
         self._end()
 
     def _call(self, title: str, account_id: int, key: str) -> None:
-        self._begin(title, f"A real call of {self.model}, by the account's key; its worst case is held first.")
+        self._begin(
+            title,
+            f"The account's key calls {self.model}. The worst case is held first, and what it cost is taken after.",
+        )
         self._speak(account_id, key, self._tokens(account_id))
         self._end()
 
@@ -203,7 +207,7 @@ class Tour:
         self._end()
 
     def _hand_on(self) -> None:
-        units = 5 * self._stake_units()
+        units = self._stake_units()
         self._begin(
             "Send DIEM to somebody else",
             f"DIEM is a plain ERC-20. {OTHER} signs in with a wallet, stakes what came, and calls.",
@@ -312,7 +316,9 @@ class Tour:
         finally:
             if before and not self.out.as_json:
                 cost = nano_usd(sum(parse_cost(spoken) for spoken in before))
-                self.out.say(f"    ({len(before)} calls like the ones before: {cost} from {before[-1].paid_by()})")
+                self.out.say(
+                    f"    (first {plural(len(before), 'more call')} of that kind: {cost} from {before[-1].paid_by()})"
+                )
         self._tell(action)
 
     def _speak(self, account_id: int, key: str, max_tokens: int, *, name: str | None = None) -> None:
@@ -432,7 +438,7 @@ class Tour:
 
     @staticmethod
     def _left(read: dict[str, Any]) -> str:
-        return ", ".join(f"{purse['source']} {usd(purse['available'])}" for purse in read["purses"]) or "nothing"
+        return ", ".join(f"{purse['source']} {usd(purse['available'])}" for purse in purses_worth_showing(read))
 
 
 def parse_cost(spoken: Spoken) -> int:
@@ -440,3 +446,7 @@ def parse_cost(spoken: Spoken) -> int:
     from freehold.money import parse_usd
 
     return parse_usd(spoken.cost or "0")
+
+
+def plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
