@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -297,6 +299,21 @@ def test_without_settings_the_child_says_so_and_ends(given_settings: str) -> Non
     assert child.stdout == ""
     assert child.stderr.startswith("The embedded model's settings on stdin can't be used: ")
     assert child.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_sentence_before_any_model_is_loaded() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        child = subprocess.run(
+            [sys.executable, "-m", "freehold.upstream.embedded"],
+            input=json.dumps({"api_key": "k", "port": taken.getsockname()[1]}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (child.returncode, child.stdout) == (1, "")
+    assert child.stderr == f"The embedded model can't start: [Errno {errno.EADDRINUSE}] Address already in use.\n"
 
 
 def test_the_child_ends_with_its_parent() -> None:

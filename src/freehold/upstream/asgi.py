@@ -67,22 +67,32 @@ def error_value(message: str, code: str, *, kind: str = "invalid_request_error")
     return {"error": {"message": message, "type": kind, "code": code, "param": None}}
 
 
-async def serve(app: App, *, port: int) -> None:
-    """Serve on 127.0.0.1 (port 0: a free one) until SIGTERM or SIGINT; print one line of JSON with the URL first."""
+def bind(port: int) -> socket.socket:
+    """A socket on 127.0.0.1 (port 0: a free one), not yet listening. Raises OSError."""
+    bound = socket.socket()
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+async def serve(app: App, bound: socket.socket) -> None:
+    """Print one line of JSON with the URL, and serve until SIGTERM or SIGINT. Closes the socket."""
     import uvicorn
 
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(1_024)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    with bound:
+        bound.listen(1_024)
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
         sys.stdout.write(json.dumps({"url": url, "ready": True}) + "\n")
         sys.stdout.flush()
         # A script that breaks a connection does so by an exception, which the server would log as a fault.
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=2
         )
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await uvicorn.Server(config).serve(sockets=[bound])
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -248,12 +248,13 @@ def start_llama(gguf: Path, *, threads: int) -> tuple[Any, OpenAICompatible]:
 async def _run(settings: Mapping[str, Any], weights: Weights) -> None:
     from freehold.upstream.minilm import MiniLM
 
+    bound = asgi.bind(settings.get("port", 0))  # before the models are loaded: a taken port shows at once
     server, chat = start_llama(weights.chat, threads=settings.get("threads") or spare_threads())
     minilm = MiniLM(weights.embedding)
     minilm.embed(minilm.tokens("ready"))
     try:
         app = EmbeddedServer(chat, minilm, settings["api_key"])
-        await asgi.serve(app, port=settings.get("port", 0))
+        await asgi.serve(app, bound)
     finally:
         await chat.close()
         del server
@@ -272,7 +273,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def main() -> int:
-    """Serve until stopped; 2 when it can't begin, with one sentence on stderr."""
+    """Serve until stopped; 1 or 2 when it can't begin, with one sentence on stderr."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads would fight llama.cpp's
     _end_with_parent(os.getppid())
     try:
@@ -286,7 +287,11 @@ def main() -> int:
     except ValueError as fault:
         sys.stderr.write(f"The embedded model's settings on stdin can't be used: {fault}.\n")
         return 2
-    asyncio.run(_run(settings, weights))
+    try:
+        asyncio.run(_run(settings, weights))
+    except (OSError, OverflowError, RuntimeError) as failure:
+        sys.stderr.write(f"The embedded model can't start: {failure}.\n")
+        return 1
     return 0
 
 

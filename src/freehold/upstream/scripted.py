@@ -527,7 +527,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--script", default="{}", help="directives for every call, as JSON")
     given = parser.parse_args(argv)
     script = Script().with_directives(json.loads(given.script))
-    asyncio.run(asgi.serve(Scripted(script=script).asgi(), port=given.port))
+    asyncio.run(asgi.serve(Scripted(script=script).asgi(), asgi.bind(given.port)))
 
 
 if __name__ == "__main__":
