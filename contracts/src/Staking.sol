@@ -150,7 +150,7 @@ contract Staking is ERC20, Governed {
         DIEM.burn(msg.sender, diemAmount);
     }
 
-    /// @notice DIEM that locking `amountToLock` mints now.
+    /// @notice DIEM that locking `amountToLock` pays for now, whether operators have committed so much or not.
     function quoteMint(uint256 amountToLock) public view returns (uint256 diemOut) {
         uint256 supply = DIEM.totalSupply();
         return _curve.supplyFor(_curve.cost(supply) + amountToLock) - supply;
