@@ -30,6 +30,7 @@ ConnectTimeoutError when the peer took the request and then fell silent or close
 _REASONS = {
     "refused": "connection refused",
     "deadline": "the connection timed out",
+    "timed out": "the connection timed out",
     "dns": "its host name doesn't resolve",
     "certificate": "its TLS certificate isn't accepted",
     "tls": "it doesn't speak TLS",
