@@ -232,6 +232,7 @@ async def worker(
     scripted: Scripted | None = None,
     upstreams: Sequence[Upstream] = (),
     ledger_type: type[Ledger] = Ledger,
+    send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[House]:
     """One worker, serving on a free port."""
     clock = SystemClock()
@@ -253,7 +254,7 @@ async def worker(
     app = InFlight(build(door, _nothing_else))
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
-        async with serve_on(app) as port:
+        async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as port:
             house.port, house.url = port, f"http://127.0.0.1:{port}/v1"
             yield house
             await house.close()
@@ -263,9 +264,11 @@ async def worker(
 
 
 @asynccontextmanager
-async def serve_on(app: App) -> AsyncIterator[int]:
-    """`app` under uvicorn on a free port of loopback."""
+async def serve_on(app: App, *, send_buffer_bytes: int | None = None) -> AsyncIterator[int]:
+    """`app` under uvicorn on a free port of loopback; the kernel keeps `send_buffer_bytes` for a slow client."""
     listener = socket.socket()
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     listener.bind(("127.0.0.1", 0))
     listener.listen(1_024)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", http="httptools")

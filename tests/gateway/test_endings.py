@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -125,6 +126,26 @@ class TestAClientThatLeaves:
             (charge,) = await house.charges(customer)
             assert charge.outcome == "disconnected"
             assert await house.held_nano(customer) == 0
+
+    async def test_but_reads_slowly_gets_it_all(self, prepared: Database) -> None:
+        """Each pause is within the client's patience, the time that the waiting bytes take in all is not."""
+        patient = DoorSettings(send_patience_s=0.3)
+        long = Scripted(script=Script(chunks=("x" * 120_000,) * 3))
+        async with worker(prepared, settings=patient, scripted=long, send_buffer_bytes=4_096) as house:
+            customer = await house.customer(prepaid="1")
+            loop = asyncio.get_running_loop()
+            with socket.socket() as client:
+                client.setblocking(False)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                await loop.sock_connect(client, ("127.0.0.1", house.port))
+                await loop.sock_sendall(client, request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
+                said = b""
+                while not said.endswith(b"0\r\n\r\n"):
+                    said += await loop.sock_recv(client, 4_096 if len(said) < 150_000 else 65_536)
+                    await asyncio.sleep(0.03 if len(said) < 150_000 else 0)
+            assert said.count(b"x" * 1_000) == 360
+            (charge,) = await house.charges(customer)
+            assert charge.outcome == "complete"
 
 
 class TestAnUpstreamThatDies:

@@ -65,7 +65,10 @@ async def test_a_model_without_a_price_is_not_free(prepared: Database) -> None:
     async with worker(prepared, scripted=Scripted(models=[unpriced])) as house:
         customer = await house.customer(prepaid="1")
         response = await refused(house, {"model": "unpriced", "messages": HELLO}, customer)
-    assert (response.status, response.code()) == (404, "model_not_priced")
+        assert (response.status, response.code()) == (404, "model_not_priced")
+        await house.set_price("unpriced", {"input": 10**9})
+        response = await ask(house.port, CHAT, {"model": "unpriced", "messages": HELLO}, customer.token)
+        assert response.status == 200
 
 
 UNKNOWN = "0" * 43

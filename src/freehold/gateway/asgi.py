@@ -54,6 +54,8 @@ class Exchange:
         self._unread = self.method == "POST"
         self._watcher: asyncio.Task[None] | None = None
         self._head: Message | None = None
+        # ASGI has no word for what a client has not accepted, nor for dropping it: uvicorn's own object has.
+        self._transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
 
     @property
     def request_id(self) -> str:
@@ -118,7 +120,7 @@ class Exchange:
         self._head = {"type": "http.response.start", "status": status, "headers": head}
 
     async def write(self, data: bytes, *, patience_s: float) -> None:
-        """Send a part of the body. Raises ClientLeft when nothing of what waits is accepted for that long."""
+        """Send a part of the body. Raises ClientLeft when not a byte of what waits is accepted for that long."""
         await self._push(data, True, patience_s)
 
     async def end(self, data: bytes, *, patience_s: float) -> None:
@@ -130,16 +132,21 @@ class Exchange:
         await self._push(data, False, patience_s)
 
     async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
-        try:
-            async with asyncio.timeout(patience_s):
-                if self._head is not None:
-                    head, self._head = self._head, None
-                    await self._send(head)
-                await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            self.gone = True
-            self._abort()
-            raise ClientLeft from None
+        while True:
+            waiting = self._waiting_bytes()
+            try:
+                async with asyncio.timeout(patience_s):
+                    if self._head is not None:
+                        await self._send(self._head)
+                        self._head = None
+                    await self._send({"type": "http.response.body", "body": data, "more_body": more})
+                return
+            except TimeoutError:
+                # uvicorn waits before it writes, so nothing of this part was written, and it can be sent again.
+                if not 0 < self._waiting_bytes() < waiting:
+                    self.gone = True
+                    self._abort()
+                    raise ClientLeft from None
 
     async def respond(self, status: int, body: bytes, headers: Headers, *, patience_s: float) -> None:
         """A whole JSON response."""
@@ -166,11 +173,14 @@ class Exchange:
         except TimeoutError:
             return
 
+    def _waiting_bytes(self) -> int:
+        """What was sent and the client has not accepted."""
+        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+
     def _abort(self) -> None:
-        """Drop a connection whose client accepts nothing: ASGI has no word for it, so ask uvicorn's own object."""
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
-        if transport is not None:
-            transport.abort()
+        """Drop a connection whose client accepts nothing."""
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Inference(Protocol):
