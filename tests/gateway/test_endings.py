@@ -141,7 +141,9 @@ class TestAClientThatLeaves:
                 await loop.sock_sendall(client, request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
                 said = b""
                 while not said.endswith(b"0\r\n\r\n"):
-                    said += await loop.sock_recv(client, 4_096 if len(said) < 150_000 else 65_536)
+                    part = await loop.sock_recv(client, 4_096 if len(said) < 150_000 else 65_536)
+                    assert part, "the slow client was cut off"
+                    said += part
                     await asyncio.sleep(0.03 if len(said) < 150_000 else 0)
             assert said.count(b"x" * 1_000) == 360
             (charge,) = await house.charges(customer)
