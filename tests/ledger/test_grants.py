@@ -41,6 +41,8 @@ async def test_a_grant_needs_an_account_and_an_amount(bench: Bench) -> None:
     for amount in (0, -1, 2**63):
         with pytest.raises(InvalidRequest):
             await bench.prepaid(amount)
+    with pytest.raises(InvalidRequest, match="ends after it starts"):
+        await bench.ledger.grant(bench.account_id, Source.PROMO, 5, "promo:1", starts_at_s=9, expires_at_s=9)
 
 
 async def test_a_reversal_takes_what_is_available_and_absorbs_the_rest(bench: Bench) -> None:
@@ -68,6 +70,8 @@ async def test_a_reversal_to_more_than_there_is_takes_nothing(bench: Bench) -> N
     assert await bench.ledger.reverse(bench.account_id, "evt:1", 1_000, "evt:1:reorg") == 0
     with pytest.raises(NotFound):
         await bench.ledger.reverse(bench.account_id, "evt:2", 0, "evt:2:reorg")
+    with pytest.raises(InvalidRequest):
+        await bench.ledger.reverse(bench.account_id, "evt:1", -1, "evt:1:reorg")
 
 
 async def test_a_stake_that_returns_after_a_reorg_is_not_granted_twice(bench: Bench) -> None:

@@ -376,6 +376,8 @@ class Ledger:
         """
         if not 0 < amount_nano <= MAX_NANO:
             raise InvalidRequest(reason=f"A grant is above 0 and at most {format_usd(MAX_NANO)} USD.")
+        if expires_at_s <= starts_at_s:
+            raise InvalidRequest(reason="A grant ends after it starts.")
         drawn = PRIORITY[source] if priority is None else priority
         row = await self._post(
             conn,
@@ -433,6 +435,8 @@ class Ledger:
 
         Returns what was taken, nano-USD; for a repeat, what the first one took. Raises Conflict, NotFound.
         """
+        if not 0 <= to_amount_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A grant is brought down to between 0 and {format_usd(MAX_NANO)} USD.")
         digest = _digest("reverse", grant_external_id, to_amount_nano)
 
         async def work(conn: Connection) -> int:
