@@ -182,7 +182,8 @@ async def shown(services: AccountServices, account_id: int, keys: list[ApiKey]) 
     """Keys with their limits and spending."""
     now_s = (await services.ledger.time()).at_s
     spent = {spend.key_id: spend for spend in await services.ledger.key_spend(account_id)}
-    return [_shown(key, await services.ledger.key_limits(account_id, key.id), spent.get(key.id), now_s) for key in keys]
+    limits = {found.key_id: found for found in await services.ledger.limits(account_id)}
+    return [_shown(key, limits[key.id], spent.get(key.id), now_s) for key in keys]
 
 
 def _shown(key: ApiKey, limits: KeyLimits, spend: KeySpend | None, now_s: float) -> KeyOut:
