@@ -1,6 +1,7 @@
 """Commands that call models: chat and embed."""
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -29,14 +30,16 @@ def chat(session: Session, message: str | None, model: str | None, system: str |
     out = session.out
 
     def show(piece: str) -> None:
+        waiting.close()
         if out.as_json:
             out.line({"object": "text", "text": piece})
         else:
             out.raw(piece)
 
-    spoken = speak(
-        client, model=model or first_model(session, "chat"), messages=messages, max_tokens=max_tokens, on_text=show
-    )
+    with ExitStack() as waiting:
+        waiting.enter_context(out.busy("Waiting for the answer …"))
+        wanted = model or first_model(session, "chat")
+        spoken = speak(client, model=wanted, messages=messages, max_tokens=max_tokens, on_text=show)
     if out.as_json:
         out.line(spoken.document())
         return

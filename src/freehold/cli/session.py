@@ -56,7 +56,7 @@ class Session:
     def local(self) -> Local | None:
         """The server on this machine, if it is the one that is meant."""
         found = self.credentials.local(self._data)
-        if found is None or (self._url is not None and Client(self._url).url != Client(found.url).url):
+        if found is None or (self._url is not None and _plain(self._url) != _plain(found.url)):
             return None
         return found
 
@@ -154,6 +154,11 @@ class Session:
             f"No account {name!r} is known here; log in with `freehold login --from {name}`, "
             "or see who has with `freehold whoami`."
         )
+
+
+def _plain(url: str) -> str:
+    """A URL to compare with: `localhost` is this machine."""
+    return Client(url).url.replace("://localhost", "://127.0.0.1")
 
 
 def items(answer: Any) -> list[dict[str, Any]]:
