@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -198,3 +199,20 @@ async def test_a_connection_is_used_again_after_a_refusal(house: House) -> None:
         for body, status in ((b"{", 400), (json.dumps(chat()).encode(), 200), (b"{}", 400)):
             await connection.send(request(CHAT, body, customer.token))
             assert (await connection.response()).status == status
+
+
+async def test_no_log_holds_a_prompt_or_a_key(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    customer = await house.customer(prepaid="1")
+    with caplog.at_level(logging.DEBUG):
+        for body in (
+            chat("a private thought"),
+            chat("a private thought", stream=True, script={"die_after": 1}),
+            chat("a private thought", script={"status": 500}),
+            chat("a private thought", max_tokens=0),
+            b'{"messages": "a private thought"',
+        ):
+            await ask(house.port, CHAT, body, customer.token)
+        await ask(house.port, CHAT, chat("a private thought"), f"fh_{UNKNOWN}")
+    assert "call request_id=req_" in caplog.text
+    for secret in ("private thought", customer.token, UNKNOWN):
+        assert secret not in caplog.text
