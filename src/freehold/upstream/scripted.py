@@ -168,7 +168,7 @@ class Scripted:
         *,
         script: Script | None = None,
         gate: asyncio.Event | None = None,
-        keep_seen: int = 1_000,
+        keep_seen: int = 100,
     ) -> None:
         self.name = name
         self.models: Mapping[str, Model] = {model.id: model for model in models}
