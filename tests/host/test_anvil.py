@@ -27,6 +27,7 @@ def start(data: Path) -> Iterator[Callable[[], Anvil]]:
 
     def begin() -> Anvil:
         started.append(Anvil.start(data, program_in(NODE_MODULES), say=said.append))
+        started[-1].go()
         return started[-1]
 
     yield begin
@@ -73,10 +74,27 @@ def test_time_never_runs_backwards_over_a_restart_of_an_advanced_chain(start: Ca
     assert at_s < later_s < at_s + 60
 
 
+def test_blocks_mined_before_it_goes_leave_its_time_at_the_walls(data: Path) -> None:
+    chain = Anvil.start(data, program_in(NODE_MODULES))
+    try:
+        chain.step_back(60)
+        for _ in range(20):
+            chain.call("evm_mine")
+        assert head(chain)[1] <= time.time()
+        chain.go()
+        _, at_s = await_block(chain, 21)
+        assert abs(at_s - time.time()) < 10
+    finally:
+        chain.stop()
+
+
 def test_a_killed_chain_goes_on_from_its_last_dump(start: Callable[[], Anvil], data: Path) -> None:
     chain = start()
     await_block(chain, 2)
     await_dump(data, time.time_ns())
+    until = time.monotonic() + 30
+    while not chain.keep_copy():
+        assert time.monotonic() < until
     end(chain.child.identity, grace_s=0)
     number, _ = head(start())
     assert number >= 1
@@ -97,6 +115,12 @@ def test_a_state_cut_off_in_the_middle_is_replaced_by_its_copy(start: Callable[[
     state = data / "anvil" / "state.json"
     state.write_bytes(state.read_bytes()[:100])
     assert head(start())[0] >= 3
+
+
+def test_a_chain_killed_in_its_first_dump_begins_anew(start: Callable[[], Anvil], data: Path) -> None:
+    (data / "anvil").mkdir()
+    (data / "anvil" / "state.json").write_text('{"block": {', "utf-8")
+    await_block(start(), 1)
 
 
 def test_a_broken_state_without_a_copy_is_one_sentence(start: Callable[[], Anvil], data: Path) -> None:

@@ -3,9 +3,11 @@
 Each step looks first whether it was done, so that a start that was killed is finished by the next one.
 """
 
+import asyncio
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ CREDENTIALS = "credentials.json"
 ACCOUNT = "default"
 FIRST_STAKE = 10**DIEM_DECIMALS
 FIRST_DEPOSIT = 10**USDC_DECIMALS
+MINE_EVERY_S = 0.05
 
 
 def node_modules() -> Path:
@@ -256,10 +259,13 @@ async def _new_key(database: Database, ledger: Ledger, identity: Identity, accou
     return await database.transact(work)
 
 
-async def ensure_first_stake(rpc_url: str, deployment: Deployment, address: str, say: Any) -> bool:
+async def ensure_first_stake(
+    rpc_url: str, deployment: Deployment, address: str, say: Any, *, mine_at_once: bool
+) -> bool:
     """On the dev chain, 1 DIEM staked for the first account and 1 USDC deposited; True when that was done just now.
 
-    Real transactions of the deployer's wallet: stake HOLD, mint DIEM, stake it for the account. Raises HostError.
+    Real transactions of the deployer's wallet: stake HOLD, mint DIEM, stake it for the account. `mine_at_once` mines
+    each as it comes, on a chain that doesn't mine by itself yet. Raises HostError.
     """
     if deployment.chain_id != DEV_CHAIN_ID:
         return False
@@ -271,14 +277,35 @@ async def ensure_first_stake(rpc_url: str, deployment: Deployment, address: str,
             if any((stake.operator.lower(), stake.beneficiary.lower()) == mine for stake in standing.stakes):
                 return False
             say("Staking 1 DIEM and depositing 1 USDC for the first account.")
-            # The stake comes last: it is what the next start looks for.
-            await fund(rpc, deployment, "deployer", hold=0, usdc=FIRST_DEPOSIT)
-            await verbs.deposit(deployer, deployment, FIRST_DEPOSIT, beneficiary=address)
-            if standing.diem < FIRST_STAKE:
-                if standing.staked_hold - standing.locked_hold < 100 * 10**18:
-                    await verbs.stake_hold(deployer, deployment, 1_000 * 10**18)
-                await verbs.mint(deployer, deployment, FIRST_STAKE)
-            await verbs.stake_diem(deployer, deployment, FIRST_STAKE, beneficiary=address)
+            async with _mining(rpc) if mine_at_once else nullcontext():
+                # The stake comes last: it is what the next start looks for.
+                await fund(rpc, deployment, "deployer", hold=0, usdc=FIRST_DEPOSIT)
+                await verbs.deposit(deployer, deployment, FIRST_DEPOSIT, beneficiary=address)
+                if standing.diem < FIRST_STAKE:
+                    if standing.staked_hold - standing.locked_hold < 100 * 10**18:
+                        await verbs.stake_hold(deployer, deployment, 1_000 * 10**18)
+                    await verbs.mint(deployer, deployment, FIRST_STAKE)
+                await verbs.stake_diem(deployer, deployment, FIRST_STAKE, beneficiary=address)
             return True
     except Problem as reason:
         raise HostError(reason.message) from None
+
+
+@asynccontextmanager
+async def _mining(rpc: Rpc) -> AsyncIterator[None]:
+    """Mine whatever waits, as soon as it does; and at the end the blocks that must stand on it."""
+
+    async def mine() -> None:
+        while True:
+            if int((await rpc.call("txpool_status"))["pending"], 16):
+                await rpc.call("evm_mine")
+            await asyncio.sleep(MINE_EVERY_S)
+
+    miner = asyncio.create_task(mine())
+    try:
+        yield
+        for _ in range(DEV_CONFIRMATIONS):
+            await rpc.call("evm_mine")
+    finally:
+        miner.cancel()
+        await asyncio.wait([miner])

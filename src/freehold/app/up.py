@@ -19,14 +19,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from freehold.app import first
 from freehold.app.plan import Plan
 from freehold.app.settings import Settings, SettingsError, child_environment, config_folder
-from freehold.host.anvil import Anvil, program_in
+from freehold.host.anvil import GENESIS_S, Anvil, program_in
 from freehold.host.postgres import Postgres
 from freehold.host.process import Child, HostError, end_leftover, write_private
 
@@ -34,7 +33,7 @@ LEAST_FREE_BYTES = 200_000_000
 MODEL_READY_S = 120.0
 SERVER_READY_S = 60.0
 WATCH_S = 0.2
-COPY_S = 10.0
+COPY_S = 2.0
 QUICK_DEATH_S = 10.0
 MOST_DEATHS = 6
 
@@ -164,12 +163,19 @@ class _Supervisor:
         rpc_url = settings.rpc_url or self._start_anvil()
         deployment_file = settings.deployment or self._data / "deployment.toml"
         asyncio.run(first.migrate(database_url))
+        if self._anvil is not None:
+            self._anvil.step_back(GENESIS_S)
         deployment = asyncio.run(first.ensure_deployment(settings, deployment_file, rpc_url, url, self._say))
         upstreams = self._upstreams(model)
         credentials = asyncio.run(
             first.ensure_credentials(self._data, database_url, url, rpc_url, deployment.chain_id, upstreams)
         )
-        seeded = asyncio.run(first.ensure_first_stake(rpc_url, deployment, credentials["address"], self._say))
+        own = self._anvil is not None
+        seeded = asyncio.run(
+            first.ensure_first_stake(rpc_url, deployment, credentials["address"], self._say, mine_at_once=own)
+        )
+        if self._anvil is not None:
+            self._anvil.go()
         self._write_credentials(credentials)
         plan = first.plan(
             settings,

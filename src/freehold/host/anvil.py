@@ -24,6 +24,8 @@ from freehold.host.process import POLL_S, Child, HostError, end_leftover
 CHAIN_ID = 402031
 PREFERRED_PORT = 8545
 READY_TIMEOUT_S = 30.0
+GENESIS_S = 60
+"""How far behind the wall's time a new chain begins, so that the first blocks needn't wait for it."""
 _SYSTEMS = {"linux": "linux", "darwin": "darwin"}
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
 
@@ -43,7 +45,7 @@ class Anvil:
     def start(
         cls, data: Path, program: Path, *, say: Callable[[str], None] = lambda sentence: None, port: int | None = None
     ) -> "Anvil":
-        """Start it on the state kept in `data`/anvil, or on none, and let it mine a block each second.
+        """Start it on the state kept in `data`/anvil, or on none. It mines nothing until `go`.
 
         Its port is that of the last start when that is free, so that a wallet's settings stay right. Raises HostError.
         """
@@ -61,15 +63,15 @@ class Anvil:
             except _BrokenState as again:
                 raise HostError(_sentence_on_state(folder, str(again))) from None
         (folder / "port").write_text(f"{chosen}\n", "utf-8")
-        chain = cls(child, f"http://127.0.0.1:{chosen}", folder)
-        try:
-            chain._go()
-        except BaseException:
-            chain.stop()
-            raise
-        return chain
+        return cls(child, f"http://127.0.0.1:{chosen}", folder)
 
-    def _go(self) -> None:
+    def step_back(self, seconds: int) -> None:
+        """Set the clock so that blocks mined at once, before `go`, don't run ahead of the wall's."""
+        newest = int(self.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+        self.call("anvil_setTime", hex(max(int(time.time()) - seconds, newest + 1)))
+
+    def go(self) -> None:
+        """Go on with the wall's time, or after the newest block's where that is later, at a block each second."""
         newest = self.call("eth_getBlockByNumber", "latest", False)
         at_s = max(int(time.time()), int(newest["timestamp"], 16) + 1)
         self.call("anvil_setTime", hex(at_s))
@@ -161,6 +163,7 @@ def _launch(program: Path, folder: Path, run: Path, logs: Path, port: int) -> Ch
         [
             *(program, "--quiet", "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)),
             *("--no-mining", "--no-cors", "--state", folder / "state.json", "--state-interval", "2"),
+            *(() if (folder / "state.json").exists() else ("--timestamp", str(int(time.time()) - GENESIS_S))),
         ],
         log=log,
         pid_file=run / "anvil.pid",
@@ -188,12 +191,18 @@ def _launch(program: Path, folder: Path, run: Path, logs: Path, port: int) -> Ch
 
 
 def _restore(folder: Path, reason: str, say: Callable[[str], None]) -> None:
-    copy = folder / "state.copy.json"
-    if not copy.exists():
+    """Put the copy in the place of a state that can't be read. A kill during the first dump of all leaves no copy."""
+    state, copy = folder / "state.json", folder / "state.copy.json"
+    content = state.read_bytes()
+    cut_off = content[:1] in (b"", b"{") and content[-1:] != b"}"
+    if not copy.exists() and not cut_off:
         raise HostError(_sentence_on_state(folder, reason))
-    (folder / "state.json").replace(folder / "state.broken.json")
-    (folder / "state.json").write_bytes(copy.read_bytes())
-    say("The dev chain's state was cut off in the middle; it goes on from the copy of some seconds before.")
+    state.replace(folder / "state.broken.json")
+    if copy.exists():
+        state.write_bytes(copy.read_bytes())
+        say("The dev chain's state was cut off in the middle; it goes on from the copy of some seconds before.")
+    else:
+        say("The dev chain was killed before it had kept anything; it begins anew.")
 
 
 def _sentence_on_state(folder: Path, reason: str) -> str:
