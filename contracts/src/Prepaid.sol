@@ -29,6 +29,7 @@ contract Prepaid {
 
     error ZeroAmount();
     error ZeroAddress();
+    error FromTreasury(address payer, uint256 amount);
 
     constructor(IUsdc usdc, address treasury) {
         require(address(usdc) != address(0) && treasury != address(0), ZeroAddress());
@@ -68,6 +69,7 @@ contract Prepaid {
     function _record(address beneficiary, address payer, uint256 amount) private {
         require(amount > 0, ZeroAmount());
         require(beneficiary != address(0), ZeroAddress());
+        require(payer != TREASURY, FromTreasury(payer, amount)); // money that stays where it is pays for nothing
         emit Deposited(beneficiary, payer, amount);
     }
 }

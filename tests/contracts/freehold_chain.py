@@ -89,7 +89,7 @@ def deploy_usdc(evm: Evm) -> Contract:
     token = _usdc("v2/FiatTokenV2_2")
     logic = evm.deploy(token, sender=DEPLOYER, libraries=libraries)
     proxy = evm.deploy(_usdc("v1/FiatTokenProxy"), logic.address, sender=DEPLOYER)
-    proxy.changeAdmin(TREASURY, sender=DEPLOYER)
+    proxy.changeAdmin(Signer.of("administrator of USDC").address, sender=DEPLOYER)
     usdc = Contract(evm, token["abi"], proxy.address)
     usdc.initialize("USD Coin", "USDC", "USD", 6, *[DEPLOYER] * 4, sender=DEPLOYER)
     usdc.initializeV2("USD Coin", sender=DEPLOYER)

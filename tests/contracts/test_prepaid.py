@@ -129,6 +129,15 @@ def test_an_authorization_of_nothing_or_for_nobody_is_refused(shop: Shop) -> Non
         submit(shop, NOBODY, b"")
 
 
+def test_the_treasury_cant_pay_itself_for_somebodys_credit(shop: Shop) -> None:
+    shop.usdc.transfer(TREASURY, FIVE, sender=A)
+    shop.usdc.approve(shop.prepaid.address, FIVE, sender=TREASURY)
+    with refused("FromTreasury", TREASURY, FIVE):
+        shop.prepaid.deposit(B, FIVE, sender=TREASURY)
+    with refused("FromTreasury", TREASURY, FIVE):
+        shop.prepaid.depositWithAuthorization(TREASURY, B, FIVE, 0, 2**40, SALT, b"", sender=C)
+
+
 def test_the_nonce_names_chain_contract_beneficiary_and_salt(shop: Shop) -> None:
     bound = encode(["uint256", "address", "address", "bytes32"], [shop.evm.chain_id, shop.prepaid.address, B, SALT])
     assert shop.prepaid.authorizationNonce(B, SALT) == keccak(bound)
