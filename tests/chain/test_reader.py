@@ -268,25 +268,56 @@ async def test_logs_of_another_fork_are_not_believed(emitter: Emitters, database
     assert amounts(progress.events) == [1]
 
 
-async def test_a_reorg_between_headers_and_logs_is_noticed(emitter: Emitters, database: Database) -> None:
-    await emitter.deposit(ALICE, amount=1)
-    await emitter.anvil.mine(2)
-    reader_asked = asyncio.Event()
+@pytest.mark.parametrize("deposits", [0, 1])
+async def test_a_reorg_between_headers_and_logs_is_noticed(
+    emitter: Emitters, database: Database, deposits: int
+) -> None:
+    for amount in range(deposits):
+        await emitter.deposit(ALICE, amount=amount)
+    await emitter.anvil.mine(4)
+    reorganised = False
 
     async def reorg_before_logs(method: str, params: list[Any]) -> Any:
-        if method == "eth_getLogs" and not reader_asked.is_set():
-            reader_asked.set()
-            await emitter.anvil.reorg(4)
+        nonlocal reorganised
+        if method == "eth_getLogs" and not reorganised:
+            reorganised = True
+            await emitter.anvil.reorg(5)
             await emitter.anvil.mine(3)
         return None
 
     async with proxy(emitter.anvil, reorg_before_logs) as door:
         progress = await LogReader(door.rpc, database, emitter.deployment).poll()
     assert progress.events == ()
-    stored = {row["number"]: row["hash"] for row in await database.fetch("select number, hash from chain_block")}
-    for number, known in stored.items():
-        block = await emitter.anvil.rpc.call("eth_getBlockByNumber", hex(number), False)
-        assert block["hash"] == known
+    await is_on_the_chain(emitter, database)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+async def test_a_reorg_while_headers_are_read_is_noticed(emitter: Emitters, database: Database, ahead: int) -> None:
+    """Before the first new header, so that it has another parent than what was read, or between two of them."""
+    await emitter.anvil.mine(6)
+    read = (await LogReader(emitter.anvil.rpc, database, emitter.deployment).poll()).confirmed.number
+    await emitter.anvil.mine(4)
+    reorganised = False
+
+    async def reorg_midway(method: str, params: list[Any]) -> Any:
+        nonlocal reorganised
+        if method == "eth_getBlockByNumber" and params[0] == hex(read + ahead) and not reorganised:
+            reorganised = True
+            await emitter.anvil.reorg(8)
+            await emitter.anvil.mine(2)
+        return None
+
+    async with proxy(emitter.anvil, reorg_midway) as door:
+        await LogReader(door.rpc, database, emitter.deployment).poll()
+    assert reorganised
+    await is_on_the_chain(emitter, database)
+
+
+async def is_on_the_chain(emitter: Emitters, database: Database) -> None:
+    """Every block in the store is on the node's chain."""
+    for row in await database.fetch("select number, hash from chain_block"):
+        block = await emitter.anvil.rpc.call("eth_getBlockByNumber", hex(row["number"]), False)
+        assert block["hash"] == row["hash"], row["number"]
 
 
 async def test_an_empty_answer_is_not_believed_when_the_blocks_filter_says_otherwise(

@@ -125,6 +125,13 @@ async def test_an_answer_that_is_none_is_told_without_secrets(answer: Callable[[
     assert reason in await refusal(lambda question: answer())
 
 
+async def test_a_node_that_does_not_speak_tls_is_told_so() -> None:
+    async with node(lambda q: None) as place, Rpc(f"https://user:hunter22@{place}{SECRETS}") as rpc:
+        with pytest.raises(NodeUnavailable, match="it doesn't speak TLS as it should") as raised:
+            await rpc.call("eth_chainId")
+    assert "verysecret" not in str(raised.value)
+
+
 def test_only_scheme_host_and_port_of_a_url_are_shown() -> None:
     assert shown("https://user:pass@node.example:8545/key?x=y") == "https://node.example:8545"
     assert shown("https://node.example/v2/key") == "https://node.example"

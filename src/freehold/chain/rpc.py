@@ -153,6 +153,10 @@ def _secrets(url: str) -> tuple[str, ...]:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not valid"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "it doesn't speak TLS as it should"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection ({error.os_error.strerror or 'refused'})"
     if isinstance(error, aiohttp.ServerDisconnectedError):
