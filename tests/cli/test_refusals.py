@@ -1,6 +1,7 @@
 """Whatever goes wrong is one sentence on stderr with exit code 1; a command line that isn't understood is 2."""
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -169,3 +170,19 @@ def test_a_reader_that_leaves_ends_a_command_without_a_traceback(tmp_path: Path)
         process.wait(60)
     assert b"Traceback" not in said
     assert b"BrokenPipe" not in said
+
+
+@pytest.mark.parametrize(("asked", "escapes"), [({"NO_COLOR": "1"}, False), ({}, True)])
+def test_no_color_on_a_terminal_means_no_escape_codes(tmp_path: Path, asked: dict[str, str], escapes: bool) -> None:
+    prices = b'{"version": 1, "data": [{"model": "m", "input_usd_per_million": "1"}]}'
+    ours, theirs = pty.openpty()
+    env = {**{name: value for name, value in command(tmp_path).items() if name != "NO_COLOR"}, "TERM": "xterm", **asked}
+    with answering(response(prices)) as url:
+        subprocess.run(
+            [sys.executable, "-m", "freehold.cli", "prices", "show", "--url", url], stdout=theirs, env=env, check=True
+        )
+    shown = os.read(ours, 65_536)
+    os.close(ours)
+    os.close(theirs)
+    assert b"Version 1 of the book" in shown
+    assert (b"\x1b" in shown) is escapes

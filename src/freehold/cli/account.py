@@ -106,7 +106,7 @@ def draw_usage(out: Output, read: Any, by: str | None) -> None:
             (by, ">calls", ">input", ">output", ">cost USD", "paid by"),
             [
                 (
-                    _group(row),
+                    _group(row, by),
                     str(row.get("calls", "")),
                     _units(row, "input", "cached_input", "cache_write"),
                     _units(row, "output"),
@@ -139,7 +139,11 @@ def _units(row: dict[str, Any], *names: str) -> str:
     return str(sum(int(used.get(name, 0)) for name in names))
 
 
-def _group(row: dict[str, Any]) -> str:
+def _group(row: dict[str, Any], by: str) -> str:
+    if by == "day":
+        return str(row["group"])[:10]
+    if by == "hour":
+        return str(row["group"])[:16].replace("T", " ")
     return f"{row['group']} {row['key_name']}" if row.get("key_name") else str(row["group"])
 
 
@@ -158,7 +162,26 @@ def receipt(session: Session, request_id: str) -> None:
     """Show the record of one call: its cost, its tokens and which grants bore it."""
     client, query = session.account()
     read = _own(session, lambda: client.get(f"/v1/account/receipts/{segment(request_id)}", **query))
-    session.out.document(read, lambda out: draw_facts(out, read))
+    session.out.document(read, lambda out: draw_receipt(out, read))
+
+
+def draw_receipt(out: Output, read: dict[str, Any]) -> None:
+    legs = ", ".join(f"{leg['amount']} from {leg['source']} (grant {leg['grant_id']})" for leg in read["legs"])
+    rows = [
+        ("receipt", str(read["request_id"])),
+        ("time", when(read["at"])),
+        ("charged to", str(read["day"])),
+        ("key", f"{read['key_id']} {read['key_name']}"),
+        ("model", str(read["model"])),
+        ("usage", ", ".join(f"{count} {unit}" for unit, count in read["usage"].items())),
+        ("cost", f"{usd(read['cost'])} at version {read['price_version']} of the price book"),
+        ("paid by", legs or "nobody"),
+        ("held before", usd(read["held"])),
+        ("outcome", str(read["outcome"]) + (" (usage estimated by the stated rule)" if read["estimated"] else "")),
+    ]
+    if read["absorbed_nano"]:
+        rows.append(("borne by the operator", usd(read["absorbed"])))
+    out.facts(rows)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -391,25 +414,3 @@ def _own(session: Session, work: Any) -> Any:
         if name in session.logins():
             raise ended(refused, name) from None
         raise
-
-
-def draw_facts(out: Output, read: dict[str, Any]) -> None:
-    """Any flat object as names and values; nested values on one line."""
-    rows: list[tuple[str, str]] = []
-    for name, value in read.items():
-        if name.endswith("_nano") or value is None:
-            continue
-        rows.append((name.replace("_", " "), _flat(name, value)))
-    out.facts(rows)
-
-
-def _flat(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(key, part)}" for key, part in value.items() if not key.endswith("_nano"))
-    if isinstance(value, list):
-        return "; ".join(_flat(name, part) for part in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str) and (name.endswith("_at") or name in ("at", "time", "ledger_time")):
-        return when(value)
-    return str(value)

@@ -108,7 +108,7 @@ def accounts_list(session: Session) -> None:
             [
                 (
                     str(row["id"]),
-                    str(row.get("name", "")),
+                    "" if row["name"] == row["address"] else str(row["name"]),
                     str(row.get("kind", "")),
                     str(row.get("address", "")),
                     when(row.get("created_at")),

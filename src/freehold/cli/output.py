@@ -98,7 +98,10 @@ class Output:
         from rich.console import Console
 
         # made anew each time, because stdout may have been replaced since (a test, a pager)
-        return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        console = Console(width=width, highlight=False)
+        # rich leaves bold with NO_COLOR; who asks for no colour gets no escape codes at all
+        return Console(width=width, highlight=False, color_system=None) if console.no_color else console
 
 
 def usd(amount: Any) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -92,8 +91,3 @@ serving.models.add_command(weights.models_install)
 for _, commands_of_section in SECTIONS:
     for _command in commands_of_section:
         cli.add_command(_command)
-
-
-def run(arguments: Sequence[str] | None = None) -> None:
-    """Run one command line and leave the process with its exit code."""
-    cli(args=arguments, prog_name="freehold")
