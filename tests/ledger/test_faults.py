@@ -100,19 +100,27 @@ async def test_a_caller_that_is_cancelled_in_the_queue_never_holds(bench: Bench)
     assert await bench.database.fetchval("select count(*) from ledger.holds") == 1
 
 
+class AnswersTooLate(Ledger):
+    """A ledger whose caller is cancelled between its hold's answer and its own waking."""
+
+    caller: "asyncio.Task[Hold] | None" = None
+
+    async def _hold_batch(
+        self, connection: Connection, epoch: int, requests: Sequence[HoldRequest]
+    ) -> list[Hold | Exception]:
+        results = await super()._hold_batch(connection, epoch, requests)
+        if self.caller is not None:
+            asyncio.get_running_loop().call_soon(self.caller.cancel)
+        return results
+
+
 async def test_a_caller_that_is_cancelled_with_its_hold_in_hand_has_it_released(bench: Bench) -> None:
     await bench.prepaid(1_000)
-    request = bench.request(100)
-    call = asyncio.create_task(bench.ledger.hold(request))
-    await until(lambda: open_holds(bench))
-    call.cancel()  # may come before or after the answer has woken the task
-    try:
-        hold = await call
-    except asyncio.CancelledError:
-        await bench.ledger.stop()
-        assert await open_holds(bench) == 0
-    else:
-        await bench.ledger.release(hold)
+    async with AnswersTooLate(bench.database) as ledger:
+        ledger.caller = asyncio.create_task(ledger.hold(bench.request(100)))
+        with pytest.raises(asyncio.CancelledError):
+            await ledger.caller
+    assert await bench.database.fetchval("select state from ledger.holds") == "released"
 
 
 async def test_a_settlement_is_made_although_its_caller_was_cancelled(bench: Bench) -> None:
@@ -126,6 +134,22 @@ async def test_a_settlement_is_made_although_its_caller_was_cancelled(bench: Ben
             await call
     await bench.ledger.stop()
     assert (await bench.ledger.charge(bench.account_id, hold.request_id)).cost_nano == 70
+
+
+async def test_a_settlement_is_made_although_its_caller_was_cancelled_in_the_queue(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    first, second = await bench.hold(100), await bench.hold(100)
+    async with locked(bench):
+        ahead = asyncio.create_task(bench.settle(first, 70))
+        await until_waiting(bench)
+        queued = asyncio.create_task(bench.settle(second, 80))
+        await asyncio.sleep(0)
+        queued.cancel()
+        with suppress(asyncio.CancelledError):
+            await queued
+    await ahead
+    await bench.ledger.stop()
+    assert (await bench.ledger.charge(bench.account_id, second.request_id)).cost_nano == 80
 
 
 async def test_a_lost_answer_is_asked_for_again_and_nothing_happens_twice(bench: Bench) -> None:
