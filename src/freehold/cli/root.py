@@ -1,7 +1,5 @@
 """The command tree: sections of its help, and the one place where an error becomes a sentence."""
 
-import os
-import sys
 from typing import Any
 
 import click
@@ -39,12 +37,8 @@ class Root(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except BrokenPipeError:
-            # whoever read our output has left: nothing is left to say, and the interpreter must not flush into it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly when whoever read our output has left
         except Exception as problem:  # noqa: BLE001  the last catch: nobody is shown a traceback
             raise sentence(problem) from None
 
