@@ -8,7 +8,9 @@ from eth_utils.address import to_checksum_address
 from tests.allowance.conftest import Office
 from tests.chain.lab import START_S
 
+from freehold.chain.reader import LogReader
 from freehold.clock import Day
+from freehold.db import statements
 from freehold.ledger.model import HoldRequest, KeyLimits, Settlement, Source
 from freehold.ledger.problems import DayUnopened, InsufficientCredit
 from freehold.problems import NotFound
@@ -29,10 +31,6 @@ async def spend(office: Office, account_id: int, amount: int, *, key_id: int = 1
         HoldRequest(account_id, key_id, uuid.uuid4(), amount, amount, price_version=0, key_version=1)
     )
     await office.ledger.settle(hold, Settlement(amount, "scripted", {}))
-
-
-async def reorg(office: Office, depth: int) -> None:
-    await office.anvil.reorg(depth)
 
 
 async def test_a_stake_grants_its_day_at_once_and_each_later_day_when_it_opens(office: Office) -> None:
@@ -151,14 +149,31 @@ async def test_many_workers_refreshing_at_once_grant_once(office: Office) -> Non
     await office.close_books()
 
 
+async def test_a_reversal_waits_for_a_worker_that_is_granting_what_it_reverses(office: Office) -> None:
+    account = await office.register.open(ALICE)
+    await office.anvil.mine(3)
+    await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
+    await office.confirm()
+    await office.anvil.reorg(3)
+    await office.anvil.mine(2)
+    async with office.database.transaction() as granting:
+        await granting.execute(statements("freehold.allowance")["lock_account"], account)
+        reversal = asyncio.create_task(office.poll())
+        waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while not reversal.done() and not await granting.fetchval(waits):
+            await asyncio.sleep(0.01)
+        assert not reversal.done()
+        assert await office.available(account) == USD
+    await reversal
+    assert await office.available(account) == 0
+
+
 async def test_an_unknown_account_is_refused(office: Office) -> None:
     with pytest.raises(NotFound):
         await office.allowance.refresh(404)
 
 
 async def test_events_that_a_dead_worker_read_and_did_not_follow_are_followed_by_the_next(office: Office) -> None:
-    from freehold.chain.reader import LogReader
-
     account = await office.register.open(ALICE)
     await office.emitter.deposit(ALICE, amount=1_000)
     await office.anvil.mine(2)
@@ -175,7 +190,7 @@ async def test_a_reorg_within_the_confirmations_that_removes_a_stake_removes_its
     await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
     await office.anvil.mine()
     await office.poll()
-    await reorg(office, 2)
+    await office.anvil.reorg(2)
     await office.anvil.mine(5)
     await office.poll()
     assert await office.granted(account) == {}
@@ -192,7 +207,7 @@ async def test_a_deeper_reorg_takes_back_what_is_available_and_absorbs_the_rest(
     await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
     await office.confirm()
     await spend(office, account, 3 * USD // 10)
-    await reorg(office, 3)
+    await office.anvil.reorg(3)
     await office.confirm()
     assert await office.available(account) == 0
     absorbed = await office.database.fetchval(
@@ -208,7 +223,7 @@ async def test_a_stake_that_comes_again_after_a_reversal_is_granted_again_withou
     await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
     await office.confirm()
     await spend(office, account, 3 * USD // 10)
-    await reorg(office, 3)
+    await office.anvil.reorg(3)
     await office.confirm()
     await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
     await office.confirm()
@@ -227,7 +242,7 @@ async def test_a_reversal_leaves_what_other_events_of_the_day_grant(office: Offi
     await office.emitter.allowance(ALICE, day=TODAY, today=3 * DIEM, onward=3 * DIEM)
     await office.confirm()
     assert await office.available(account) == 3 * USD
-    await reorg(office, 3)
+    await office.anvil.reorg(3)
     await office.confirm()
     assert await office.available(account) == USD
 
@@ -238,7 +253,7 @@ async def test_a_deposit_that_a_deeper_reorg_removes_is_taken_back(office: Offic
     await office.emitter.deposit(ALICE, amount=1_000_000)
     await office.confirm()
     await spend(office, account, USD // 4)
-    await reorg(office, 3)
+    await office.anvil.reorg(3)
     await office.confirm()
     assert await office.available(account) == 0
     await office.close_books()
