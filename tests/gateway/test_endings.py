@@ -66,20 +66,25 @@ class TestAClientThatLeaves:
         assert charge.cost_nano == cost_nano(at)
         assert house.scripted.seen[-1].closed
 
-    async def test_pays_the_usage_if_it_still_comes(self, house: House) -> None:
+    @pytest.mark.parametrize(
+        ("usage", "charged"), [("reported", {"input": 3, "output": 5}), ("missing", {"input": INPUT, "output": 2})]
+    )
+    async def test_pays_the_usage_if_it_still_comes_and_no_delta_after(
+        self, house: House, usage: str, charged: dict[str, int]
+    ) -> None:
         customer = await house.customer(prepaid="1")
         house.scripted.gate = asyncio.Event()
         async with connect(house.port) as connection:
-            body = json.dumps(chat(stream=True, script={"chunks": WORDS, "hang_after": 2})).encode()
-            await connection.send(request(CHAT, body, customer.token))
+            script = {"chunks": WORDS, "hang_after": 2, "usage": usage}
+            await connection.send(request(CHAT, json.dumps(chat(stream=True, script=script)).encode(), customer.token))
             await house.scripted.hanging.wait()
             connection.leave()
         await house.app.left.wait()
         house.scripted.gate.set()
         await house.app.quiet()
         charge = await only_charge(house, customer)
-        assert (charge.outcome, charge.estimated) == ("disconnected", False)
-        assert charge.usage == {"input": 3, "output": len(WORDS)}
+        assert (charge.outcome, charge.estimated) == ("disconnected", usage == "missing")
+        assert charge.usage == charged
 
     async def test_before_a_plain_answer_pays_for_its_input(self, house: House) -> None:
         customer = await house.customer(prepaid="1")

@@ -117,3 +117,12 @@ async def test_a_server_that_is_not_there_is_named(prepared: Database) -> None:
         assert b"127.0.0.1" not in response.body
         assert await house.held_nano(customer) == 0
     await upstream.close()
+
+
+async def test_json_as_deep_as_can_be_read_is_no_fault(house: House) -> None:
+    customer = await house.customer(prepaid="1")
+    for depth in range(900, 1_010, 2):
+        body = json.dumps(chat()).encode()[:-1] + b', "user": ' + b"[" * depth + b"]" * depth + b"}"
+        response = await ask(house.port, CHAT, body, customer.token)
+        assert response.status in (200, 400, 502)  # 502: the scripted server's own reader may give up
+    assert await house.held_nano(customer) == 0

@@ -58,12 +58,16 @@ def read_object(body: bytes) -> dict[str, Any]:
     try:
         value = _decode(body)
     except RecursionError:
-        raise InvalidRequest(reason="The body's JSON is nested too deeply.") from None
+        raise too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(reason=f"The body is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
         raise InvalidRequest(reason="The body is not a JSON object.")
     return value
+
+
+def too_deep() -> InvalidRequest:
+    return InvalidRequest(reason="The body's JSON is nested too deeply.")
 
 
 def check_fields(body: dict[str, Any], *, allowed: frozenset[str] = frozenset()) -> None:

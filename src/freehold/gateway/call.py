@@ -15,7 +15,7 @@ import msgspec
 from freehold.gateway import chat, embeddings, headers, refused
 from freehold.gateway.admission import Admitted, admit
 from freehold.gateway.asgi import ClientLeft, Exchange
-from freehold.gateway.asking import Ask
+from freehold.gateway.asking import Ask, too_deep
 from freehold.gateway.authority import bearer, known_key
 from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
@@ -208,20 +208,25 @@ class Call:
             self._refused = True
             raise TimeoutError
         ask, admitted = self._ask, self._admitted
-        body = (
-            embeddings.upstream_body(ask, admitted.model)
-            if ask.kind is Kind.EMBEDDING
-            else chat.upstream_body(ask, admitted.model, admitted.max_output)
-        )
         return await admitted.upstream.send(
             UpstreamCall(
                 path=ask.path,
                 model=admitted.model,
-                body=body,
+                body=self._upstream_body(),
                 stream=ask.stream,
                 request_id=self._exchange.request_id,
             )
         )
+
+    def _upstream_body(self) -> bytes:
+        ask, admitted = self._ask, self._admitted
+        try:
+            if ask.kind is Kind.EMBEDDING:
+                return embeddings.upstream_body(ask, admitted.model)
+            return chat.upstream_body(ask, admitted.model, admitted.max_output)
+        except RecursionError:  # what could just be read can be too deep to be written
+            self._refused = True
+            raise refused.Refused(too_deep()) from None
 
     async def _refuse(self, answer: Answer) -> NoReturn:
         """Raises what an answer that isn't a success means for the caller."""

@@ -110,7 +110,11 @@ class StreamReader:
         if not isinstance(choices, list) or not choices:
             return b"", Pass.NEVER
         finishing = self._read(choices, counted)
-        return (msgspec.json.encode(chunk) if changed else data), Pass.SETTLED if finishing else Pass.NOW
+        try:
+            shown = msgspec.json.encode(chunk) if changed else data
+        except RecursionError:
+            raise BadFrame("it sent a frame that is nested too deeply") from None
+        return shown, Pass.SETTLED if finishing else Pass.NOW
 
     def usage_frame(self) -> bytes:
         """The usage frame of a client that asked: what is charged."""
