@@ -159,9 +159,9 @@ async def test_a_reversal_waits_for_a_worker_that_is_granting_what_it_reverses(o
     async with office.database.transaction() as granting:
         await granting.execute(statements("freehold.allowance")["lock_account"], account)
         reversal = asyncio.create_task(office.poll())
-        waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        while not reversal.done() and not await granting.fetchval(waits):
-            await asyncio.sleep(0.01)
+        waits = "select count(*) from pg_sleep(0.01), pg_locks where locktype = 'advisory' and not granted"
+        while not await granting.fetchval(waits):
+            assert not reversal.done()
         assert not reversal.done()
         assert await office.available(account) == USD
     await reversal
