@@ -181,6 +181,16 @@ def test_the_books_balance(server: Server) -> None:
     assert server.run("books", "check").stdout == "The books balance.\n"
 
 
+def test_the_books_of_a_server_that_does_not_answer_are_checked_in_its_database(server: Server, tmp_path: Path) -> None:
+    for name in ("postgres", "run", "lock"):
+        (tmp_path / name).symlink_to(server.data / name)
+    kept = json.loads((server.data / "credentials.json").read_text())
+    (tmp_path / "credentials.json").write_text(json.dumps({**kept, "url": "http://127.0.0.1:1"}))
+    result = server.run("books", "check", "--data", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (0, "The books balance.\n")
+    assert server.run("status", "--data", str(tmp_path)).exit_code == 1
+
+
 def test_who_is_not_the_operator_is_refused(server: Server, tmp_path: Path) -> None:
     result = server.run("books", "check", "--url", server.url, home=tmp_path)
     assert result.exit_code == 1

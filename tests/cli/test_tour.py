@@ -33,6 +33,7 @@ def test_played_again_late_in_the_day_it_begins_a_new_one_and_says_what_one_woul
     asyncio.run(move_to_ten_seconds_before_midnight(server.json("status")["chain"]["rpc_url"]))
     result = server.run("tour")
     assert result.exit_code == 0, result.output
+    assert "a scripted model answers" in result.stderr
     assert "1. Begin a new day" in result.stdout
     commands = ("stake hold 200", "mint 1", "stake diem", "deposit", "transfer", "login --from bob", "dev advance-day")
     for command in commands:
@@ -43,8 +44,10 @@ def test_played_again_late_in_the_day_it_begins_a_new_one_and_says_what_one_woul
     assert server.json("books", "check")["balanced"] is True
 
 
-def test_a_model_that_is_not_there_is_one_sentence(server: Server) -> None:
+def test_a_model_that_is_not_there_or_costs_nothing_is_one_sentence(server: Server) -> None:
     assert "has no price" in server.refused("tour", "--model", "nonsense")
+    server.json("prices", "set", "free-model", "--input", "0", "--output", "0")
+    assert "costs nothing" in server.refused("tour", "--model", "free-model")
 
 
 async def move_to_ten_seconds_before_midnight(url: str) -> None:

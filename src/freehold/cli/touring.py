@@ -81,6 +81,10 @@ class Tour:
 
     def play(self) -> None:
         began = time.monotonic()
+        if self.session.client.get("/v1/status")["upstreams"] == ["scripted"]:
+            self.out.remark(
+                "This server was started with --no-model, so a scripted model answers; everything else is real."
+            )
         if self._seconds_left() < LATE_S:
             self._next_day_first()
         self._own()
@@ -376,7 +380,12 @@ class Tour:
 
         for row in items(self.session.client.get("/v1/prices")):
             if row.get("model") == self.model:
-                return parse_usd(row["input_usd_per_million"]), parse_usd(row["output_usd_per_million"])
+                found = parse_usd(row["input_usd_per_million"]), parse_usd(row["output_usd_per_million"])
+                if not any(found):
+                    raise Refusal(
+                        f"{self.model} costs nothing, so no purse would be used up; choose another with --model."
+                    )
+                return found
         raise Refusal(
             f"{self.model} has no price; set one with `freehold prices set {self.model} --input USD --output USD`."
         )
