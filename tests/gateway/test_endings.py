@@ -96,6 +96,19 @@ class TestAClientThatLeaves:
         charge = await only_charge(house, customer)
         assert (charge.outcome, charge.usage) == ("disconnected", {"input": INPUT, "output": 0})
 
+    async def test_before_the_upstream_refuses_pays_nothing(self, house: House) -> None:
+        customer = await house.customer(prepaid="1")
+        house.scripted.gate = asyncio.Event()
+        async with connect(house.port) as connection:
+            body = json.dumps(chat(script={"hang_after": -1, "status": 500})).encode()
+            await connection.send(request(CHAT, body, customer.token))
+            await house.scripted.hanging.wait()
+            connection.leave()
+        await house.app.left.wait()
+        house.scripted.gate.set()
+        await house.app.quiet()
+        await nothing_charged(house, customer)
+
     async def test_while_its_body_is_read_holds_nothing(self, house: House) -> None:
         customer = await house.customer(prepaid="1")
         async with connect(house.port) as connection:
