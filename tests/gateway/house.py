@@ -65,6 +65,8 @@ class InFlight:
     def __init__(self, app: App) -> None:
         self.left = asyncio.Event()
         """Set when a call has learned that its client left."""
+        self.called = asyncio.Event()
+        """Set by the first request."""
         self._app = app
         self._running: set[asyncio.Task[Any]] = set()
         self._quiet = asyncio.Event()
@@ -80,6 +82,7 @@ class InFlight:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
+        self.called.set()
         self._quiet.clear()
         try:
             await self._app(scope, listen, send)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -53,6 +55,16 @@ async def start_stream(house: House, customer: Customer, script: dict[str, Any],
             said += await connection.part()
         connection.leave()
     await house.app.quiet()
+
+
+@asynccontextmanager
+async def slow_client(port: int) -> AsyncIterator[socket.socket]:
+    """A connection whose kernel keeps little of what nobody reads."""
+    with socket.socket() as client:
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+        yield client
 
 
 class TestAClientThatLeaves:
@@ -132,17 +144,18 @@ class TestAClientThatLeaves:
             assert house.scripted.seen == []
             await nothing_charged(house, customer)
 
-    async def test_by_accepting_nothing_is_ended(self, prepared: Database) -> None:
-        patient = DoorSettings(send_patience_s=0.2, read_on_s=0.2)
-        flood = Scripted(script=Script(chunks=tuple("x" * 100_000 for _ in range(400))))
-        async with worker(prepared, settings=patient, scripted=flood) as house:
+    async def test_by_accepting_nothing_is_cut_off_and_pays_the_usage(self, prepared: Database) -> None:
+        flood = Scripted(script=Script(chunks=("x" * 100_000,) * 20))
+        settings = DoorSettings(send_patience_s=0.2)
+        async with worker(prepared, settings=settings, scripted=flood, send_buffer_bytes=4_096) as house:
             customer = await house.customer(prepaid="1")
-            async with connect(house.port) as connection:
-                await connection.send(request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
-                await connection.head()
+            async with slow_client(house.port) as client:
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(client, request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
+                await house.app.called.wait()
                 await house.app.quiet()
             (charge,) = await house.charges(customer)
-            assert charge.outcome == "disconnected"
+            assert (charge.outcome, charge.estimated) == ("disconnected", False)
             assert await house.held_nano(customer) == 0
 
     async def test_but_reads_slowly_gets_it_all(self, prepared: Database) -> None:
@@ -152,10 +165,7 @@ class TestAClientThatLeaves:
         async with worker(prepared, settings=patient, scripted=long, send_buffer_bytes=4_096) as house:
             customer = await house.customer(prepaid="1")
             loop = asyncio.get_running_loop()
-            with socket.socket() as client:
-                client.setblocking(False)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-                await loop.sock_connect(client, ("127.0.0.1", house.port))
+            async with slow_client(house.port) as client:
                 await loop.sock_sendall(client, request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
                 said = b""
                 while not said.endswith(b"0\r\n\r\n"):
