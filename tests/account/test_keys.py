@@ -35,8 +35,9 @@ async def test_secrets_are_stored_nowhere_and_logged_nowhere(office: Office, cap
         await office.ask("POST", "/v1/account/keys", token, {"name": 3})
     stored = await everything_stored(office.services.database)
     for token in (session, secret, first, office.admin):
-        assert token not in stored and token.encode().hex() not in stored
-        assert token not in caplog.text
+        part = token[12:28]
+        assert part not in stored and part.encode().hex() not in stored
+        assert part not in caplog.text
 
 
 async def test_a_key_is_written_here_and_in_the_ledger_or_nowhere(office: Office) -> None:

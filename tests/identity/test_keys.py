@@ -53,9 +53,10 @@ async def test_secrets_are_stored_nowhere_and_logged_nowhere(
     stored = await everything_stored(world.database)
     shown = caplog.text + repr(world.identity) + repr(session) + repr(await world.identity.caller(secret))
     for token in (admin, secret, session.token):
-        assert token not in stored
-        assert token.encode().hex() not in stored
-        assert token not in shown
+        part = token[12:28]
+        assert part not in stored
+        assert part.encode().hex() not in stored
+        assert part not in shown
 
 
 @pytest.mark.parametrize("token", ["", "sk-abc", "fh_unknown", "fh_" + "x" * 500, "fh_\ud800", "fh_ü"])
