@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -312,6 +313,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         assert self.usdc.balanceOf(self.prepaid.address) == 0
 
 
+@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
 def test_payments_keep_their_laws_under_any_history() -> None:
     run_state_machine_as_test(
         PaymentsMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)

@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import cache
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -225,6 +226,7 @@ class StakingMachine(RuleBasedStateMachine):
             assert self.chain.diem.balanceOf(owner) == self.diem[owner]
 
 
+@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
 def test_staking_keeps_its_laws_under_any_history() -> None:
     run_state_machine_as_test(
         StakingMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)

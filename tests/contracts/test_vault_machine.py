@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -305,5 +306,6 @@ class VaultMachine(RuleBasedStateMachine):
             assert self.chain.diem.balanceOf(owner) == self.wallets[owner]
 
 
+@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
 def test_the_vault_keeps_its_laws_under_any_history() -> None:
     run_state_machine_as_test(VaultMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))
