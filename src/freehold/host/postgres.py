@@ -310,6 +310,7 @@ def _run(place: Place, pid_file: Path, log: Path, options: dict[str, str], say: 
     until = time.monotonic() + _SHARED_MEMORY_S
     while True:
         _clear_stale_pid(place.cluster)
+        (place.socket / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)  # names the same pid; nothing else uses it
         before = log.stat().st_size if log.exists() else 0
         child = Child.start(
             "PostgreSQL",
@@ -361,21 +362,18 @@ def _read_lock(cluster: Path) -> list[str]:
 def _clear_stale_pid(cluster: Path) -> None:
     """Deal with the lock file of a server that was killed, whose pid may by now be anyone's.
 
-    PostgreSQL takes any live process under that pid for itself and refuses to start. The file is not deleted, for it
-    also names the shared memory by which it sees that children of the old server still run. Our own pid is put in it
-    instead: PostgreSQL knows that its parent is no server.
+    PostgreSQL takes any process under that pid for itself, also one that nobody has reaped, and refuses to start. The
+    file is not deleted, for it also names the shared memory by which PostgreSQL sees that children of the old server
+    still run. Our own pid is put in it instead: PostgreSQL knows that its parent is no server.
     """
     lines = _read_lock(cluster)
-    if not lines or not lines[0].strip().isdigit():
-        return
-    found = identity(int(lines[0]))
-    if found is None:
-        return
-    if _serves(found, cluster):
+    found = identity(int(lines[0])) if lines and lines[0].strip().isdigit() else None
+    if found is not None and _serves(found, cluster):
         end(found, gently=signal.SIGINT, grace_s=60)
+        lines = _read_lock(cluster)
+    if not lines:
         return
-    lock = cluster / "postmaster.pid"
-    with lock.open("r+", encoding="utf-8") as file:  # in place: it stays its owner's file
+    with (cluster / "postmaster.pid").open("r+", encoding="utf-8") as file:  # in place: it stays its owner's file
         file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
         file.truncate()
 
