@@ -22,9 +22,7 @@ _LOCKED = re.compile(r"^([a-z0-9][a-z0-9._-]*==[^ ;\\]+)(?: *; *([^\\]*[^\\ ]))?
 
 def locked(lock: Path) -> list[str]:
     """Each requirement of a lock file with its marker, without its hashes."""
-    return [
-        f"{pin} ; {marker}" if marker else pin for pin, marker in _LOCKED.findall(lock.read_text("utf-8"))
-    ]
+    return [f"{pin} ; {marker}" if marker else pin for pin, marker in _LOCKED.findall(lock.read_text("utf-8"))]
 
 
 def missing(uv: str, requirements: list[str], platform: str, python: str) -> list[str]:
@@ -33,8 +31,10 @@ def missing(uv: str, requirements: list[str], platform: str, python: str) -> lis
     out: list[str] = []
     while True:
         asked = subprocess.run(  # noqa: S603 - our own uv
-            [uv, "pip", "compile", "-", "--no-deps", "--quiet", "--no-header", "--no-annotate"]
-            + ["--only-binary", ":all:", "--python-platform", platform, "--python-version", python],
+            [
+                *(uv, "pip", "compile", "-", "--no-deps", "--quiet", "--no-header", "--no-annotate"),
+                *("--only-binary", ":all:", "--python-platform", platform, "--python-version", python),
+            ],
             input="\n".join(left),
             capture_output=True,
             text=True,
