@@ -7,7 +7,7 @@ one whose COMMIT is unknown is sent again over a new connection, and its ids mak
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import asyncpg
@@ -42,7 +42,8 @@ class Waiting(Generic[Item, Result]):
     until: float
     """Monotonic seconds: after this, the call is told that the ledger is unavailable."""
     answer: asyncio.Future[Result] | None
-    tried: bool = field(default=False)
+    tried: bool = False
+    """Whether it was ever sent, so that it may have been applied."""
 
     def abandoned(self) -> bool:
         """Whether its caller left."""

@@ -383,9 +383,9 @@ class Ledger:
             conn,
             "grant_credit",
             account_id,
+            external_id,
             source.value,
             amount_nano,
-            external_id,
             starts_at_s,
             expires_at_s,
             drawn,
@@ -420,10 +420,10 @@ class Ledger:
             None,
             "raise_day",
             account_id,
+            external_id,
             day,
             source.value,
             to_nano,
-            external_id,
             PRIORITY[source],
             opens,
             _digest("day", day, source.value, to_nano),
@@ -451,12 +451,13 @@ class Ledger:
         async with self._available():
             return await self._database.transact(work)
 
-    async def _post(self, conn: Connection | None, name: str, account_id: int, *args: Any) -> asyncpg.Record | None:
+    async def _post(
+        self, conn: Connection | None, name: str, account_id: int, external_id: str, *args: Any
+    ) -> asyncpg.Record | None:
         """Run one of the functions that post a grant, and read the grant; None when there is none."""
-        external_id = args[2] if name == "grant_credit" else args[3]
 
         async def work(conn: Connection) -> asyncpg.Record | None:
-            row = _present(await conn.fetchrow(self._sql[name], account_id, *args))
+            row = _present(await conn.fetchrow(self._sql[name], account_id, external_id, *args))
             _require_posted(row["outcome"], account_id, external_id, external_id)
             return await conn.fetchrow(self._sql["grant"], account_id, row["grant_id"])
 

@@ -62,10 +62,10 @@ update ledger.clock set opened_day = $1 where opened_day < $1 or ($2 and opened_
 select at_s, provisional, opened_day from ledger.present
 
 -- name: grant_credit
-select outcome, grant_id from ledger.grant_credit($1, $2, $3, $4, $5, $6, $7, null, $8)
+select outcome, grant_id from ledger.grant_credit($1, $3, $4, $2, $5, $6, $7, null, $8)
 
 -- name: raise_day
-select outcome, grant_id from ledger.raise_day($1, $2, $3, $4, $5, $6, $7, $8)
+select outcome, grant_id from ledger.raise_day($1, $3, $4, $5, $2, $6, $7, $8)
 
 -- name: reverse_grant
 select outcome, taken from ledger.reverse_grant($1, $2, $3, $4, $5)
