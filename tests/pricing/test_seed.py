@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from freehold.pricing.book import check
-from freehold.pricing.display import rows
-from freehold.pricing.model import Price, PriceBook
+from freehold.pricing.model import Price
 from freehold.pricing.problems import PriceNotSet
 from freehold.pricing.seed import DEMO_PRICES, SCRIPTED_PRICES, Offered, first_prices, nano_per_million_up, published
 
@@ -56,17 +55,6 @@ def test_decimals_stay_exact_and_what_is_finer_than_a_nano_is_rounded_up() -> No
     assert nano_per_million_up(Decimal("0.000000001")) == 1
     assert nano_per_million_up(Decimal("0.0000000011")) == 2
     assert nano_per_million_up(Decimal(0)) == 0
-
-
-def test_rows_show_decimal_usd_and_fill_in_what_follows_input() -> None:
-    book = PriceBook(
-        3, {"b": Price("b", {"input": 100_000_000, "output": 400_000_000}, "demo"), "a": Price("a", {"input": 1})}
-    )
-    shown = rows(book)
-    assert [row.model for row in shown] == ["a", "b"]
-    assert (shown[1].input_usd_per_million, shown[1].output_usd_per_million, shown[1].label) == ("0.10", "0.40", "demo")
-    assert shown[1].cached_input_usd_per_million == shown[1].cache_write_usd_per_million == "0.10"
-    assert [row.model for row in rows(book, ["b", "unknown"])] == ["b"]
 
 
 def test_a_model_without_a_price_is_refused_with_the_way_to_set_one() -> None:
