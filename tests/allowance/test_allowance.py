@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 import pytest
 from eth_utils.address import to_checksum_address
@@ -9,6 +10,7 @@ from tests.allowance.conftest import Office
 from tests.chain.lab import START_S
 
 from freehold.chain.reader import LogReader
+from freehold.chain.store import Store
 from freehold.clock import Day
 from freehold.db import statements
 from freehold.ledger.model import HoldRequest, KeyLimits, Settlement, Source
@@ -271,6 +273,30 @@ async def test_a_deposit_that_is_mined_again_in_another_block_is_credited_once(o
     events = await office.database.fetch("select tx_hash, reverted from chain_event order by id")
     assert [(row["tx_hash"] == sent, row["reverted"]) for row in events] == [(True, True), (True, False)]
     assert await office.available(account) == 3 * USD // 4
+    await office.close_books()
+
+
+async def test_a_block_that_a_reorg_removes_and_another_brings_back_grants_as_if_it_had_stayed(office: Office) -> None:
+    account = await office.register.open(ALICE)
+    await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
+    await office.emitter.deposit(ALICE, amount=1_000_000)
+    await office.anvil.mine(2)
+    reader = LogReader(office.anvil.rpc, office.database, office.emitter.deployment)
+    progress = await reader.poll()
+    await office.allowance.follow(progress)
+    await spend(office, account, USD // 4)
+    store = Store(office.database)
+    cursor = await store.cursor()
+    assert cursor is not None
+    gone = replace(cursor, number=0, block=None)
+    for _ in range(2):
+        await store.write(before=cursor, after=gone, kept=0)
+        await office.allowance.follow(replace(progress, events=(), reverted_from=1))
+        assert await office.available(account) == 0
+        again = await reader.poll()
+        assert [event.place for event in again.events] == [event.place for event in progress.events]
+        await office.allowance.follow(again)
+        assert await office.available(account) == 7 * USD // 4
     await office.close_books()
 
 
