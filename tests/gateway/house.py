@@ -104,6 +104,12 @@ class InFlight:
 class QuietServer(uvicorn.Server):
     """uvicorn without its signal handlers."""
 
+    port = 0
+
+    def connections(self) -> int:
+        """How many connections it keeps."""
+        return len(self.server_state.connections)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -121,6 +127,7 @@ class House:
     allowance: OpenDays
     door: Door
     app: InFlight
+    server: QuietServer | None = None
     url: str = ""
     port: int = 0
     _clients: list[AsyncOpenAI] = field(default_factory=list)
@@ -257,8 +264,8 @@ async def worker(
     app = InFlight(build(door, _nothing_else))
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
-        async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as port:
-            house.port, house.url = port, f"http://127.0.0.1:{port}/v1"
+        async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as server:
+            house.server, house.port, house.url = server, server.port, f"http://127.0.0.1:{server.port}/v1"
             yield house
             await house.close()
         await door.finish()
@@ -267,7 +274,7 @@ async def worker(
 
 
 @asynccontextmanager
-async def serve_on(app: App, *, send_buffer_bytes: int | None = None) -> AsyncIterator[int]:
+async def serve_on(app: App, *, send_buffer_bytes: int | None = None) -> AsyncIterator[QuietServer]:
     """`app` under uvicorn on a free port of loopback; the kernel keeps `send_buffer_bytes` for a slow client."""
     listener = socket.socket()
     if send_buffer_bytes is not None:
@@ -279,7 +286,8 @@ async def serve_on(app: App, *, send_buffer_bytes: int | None = None) -> AsyncIt
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield int(listener.getsockname()[1])
+        server.port = int(listener.getsockname()[1])
+        yield server
     finally:
         server.should_exit = True
         await task

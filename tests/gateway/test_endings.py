@@ -154,6 +154,8 @@ class TestAClientThatLeaves:
                 await loop.sock_sendall(client, request(CHAT, json.dumps(chat(stream=True)).encode(), customer.token))
                 await house.app.called.wait()
                 await house.app.quiet()
+                assert house.server is not None
+                assert house.server.connections() == 0
             (charge,) = await house.charges(customer)
             assert (charge.outcome, charge.estimated) == ("disconnected", False)
             assert await house.held_nano(customer) == 0
@@ -335,7 +337,9 @@ class TestALedgerThatIsSlow:
             await house.door.finish()
             await only_charge(house, customer)
 
-    async def test_is_asked_again_until_the_outcome_is_known(self, prepared: Database) -> None:
+    async def test_is_asked_again_until_the_outcome_is_known(
+        self, prepared: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with worker(prepared, settings=DoorSettings(settle_patience_s=0.1), ledger_type=Slow) as house:
             assert isinstance(house.ledger, Slow)
             house.ledger.down = True
@@ -344,6 +348,7 @@ class TestALedgerThatIsSlow:
             house.ledger.down = False
             await house.door.finish()
             await only_charge(house, customer)
+        assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(("path", "method"), [(CHAT, "POST"), ("/v1/models", "GET")])

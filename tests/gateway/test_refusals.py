@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -182,6 +183,18 @@ async def test_a_50_mb_body_from_a_client_that_writes_it_all_gets_the_refusal(ho
         connection.writer.write(request(CHAT, body, customer.token))
         response = await connection.response()
     assert (response.status, response.code()) == (413, "request_too_large")
+
+
+async def test_a_client_that_writes_before_it_reads_gets_the_refusal(prepared: Database) -> None:
+    async with worker(prepared, settings=DoorSettings(body_limit_bytes=100_000)) as house:
+        customer = await house.customer(prepaid="1")
+
+        def write_then_read() -> bytes:
+            with socket.create_connection(("127.0.0.1", house.port)) as client:
+                client.sendall(request(CHAT, b"x" * 3_000_000, customer.token))
+                return client.recv(65_536)
+
+        assert b" 413 " in await asyncio.to_thread(write_then_read)
 
 
 async def test_a_body_that_stops_coming_is_refused(prepared: Database) -> None:

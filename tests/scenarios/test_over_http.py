@@ -28,8 +28,8 @@ async def server() -> AsyncIterator[Server]:
     """A scripted upstream as a server."""
     scripted = Scripted(models=SERVED)
     app = InFlight(scripted.asgi())
-    async with serve_on(app) as port:
-        yield scripted, f"http://127.0.0.1:{port}/v1", app
+    async with serve_on(app) as served:
+        yield scripted, f"http://127.0.0.1:{served.port}/v1", app
 
 
 @pytest.fixture
