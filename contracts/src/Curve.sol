@@ -17,7 +17,8 @@ library Curve {
     /// @dev 2 HOLD for 1 DIEM: from there on, no rounding is as large as what a wei of DIEM costs.
     uint256 internal constant LEAST_RATE = 2e18;
     uint256 private constant DIEM = 1e18;
-    /// @dev Extra binary digits of the root: enough that the inverse is off by less than 1 wei before it's corrected.
+    /// @dev Extra binary digits of the root: with supplies below 2^80 and rates above 2^60 it's then off by 2^-107 of
+    /// itself, and the inverse by 2^-27 wei.
     uint256 private constant SCALE = 47;
 
     error CurveLength(uint256 points, uint256 most);
@@ -86,8 +87,8 @@ library Curve {
         // x = 2A / (r + √(r² + 2kA)), k being the slope: the root that has no difference of near numbers in it.
         uint256 square = rate0 * rate0 + 2 * (rate1 - rate0) * area / (supply1 - supply0);
         supply = supply0 + ((2 * area) << SCALE) / ((rate0 << SCALE) + Math.sqrt(square << (2 * SCALE)));
-        if (supply > supply1 || _costFrom(self, low, supply) > target) --supply;
-        else if (supply < supply1 && _costFrom(self, low, supply + 1) <= target) ++supply;
+        // The slope's term and the root are rounded down, which can only make it too much, and by less than 1 wei.
+        if (_costFrom(self, low, supply) > target) --supply;
     }
 
     function _costFrom(uint256[] storage self, uint256 index, uint256 supply) private view returns (uint256) {

@@ -79,6 +79,16 @@ def test_the_inverse_gives_the_largest_supply_that_a_lock_pays_for(deployed: Fre
             assert bought == ORACLE.end or ORACLE.area(bought + 1) > lock
 
 
+def test_the_inverse_is_exact_where_its_root_is_a_billionth_of_a_wei_too_large(chain: Freehold) -> None:
+    """On this long and almost flat line each of these supplies costs 10^-18 wei or so more than the lock."""
+    points = [(0, 2 * ONE), (10**24, 2 * ONE + 2)]
+    oracle = CurveOracle(points)
+    chain.govern(chain.staking, "setCurve", points)
+    for thousands in range(1, 1_000):
+        supply = thousands * 10**21 + 1
+        assert chain.staking.quoteMint(int(oracle.area(supply))) == supply - 1
+
+
 def test_a_hundred_thousand_draws_agree_with_exact_fractions(deployed: Freehold) -> None:
     draw, whole = random.Random(402031), ORACLE.cost(ORACLE.end)
     for _ in range(50_000):
