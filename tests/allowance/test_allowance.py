@@ -86,6 +86,21 @@ async def test_a_day_opens_only_when_a_block_of_it_has_enough_confirmations(offi
     assert await office.available(account) == 0
 
 
+async def test_an_account_that_appears_between_two_days_is_granted_neither_before_the_new_one_opens(
+    office: Office,
+) -> None:
+    await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)
+    await office.confirm()
+    await office.anvil.mine(at_s=Day(TODAY + 1).start_s)
+    await office.poll()
+    account = await office.register.open(ALICE)
+    await office.allowance.refresh(account)
+    assert await office.granted(account) == {}
+    await office.confirm()
+    await office.allowance.refresh(account)
+    assert await office.granted(account) == {TODAY + 1: USD}
+
+
 async def test_a_stake_redirected_two_seconds_before_midnight_is_granted_by_one_operator_only(office: Office) -> None:
     account = await office.register.open(ALICE)
     tomorrow = Day(TODAY + 1)
