@@ -27,7 +27,7 @@ def commands_page() -> str:
     from freehold.cli.root import cli
 
     parts = [
-        "# Command line\n\nGenerated from the commands' help by `python -m freehold.cli.reference`; a test compares.\n\n"
+        "# Command line\n\nMade by `make generate` from the commands' own help; a test compares.\n\n"
         "Results go to stdout, remarks and progress to stderr. `--json` writes one JSON document (`chat` and `tour`: JSON\n"
         "Lines). Exit code 0 is success, 1 a refusal (one sentence on stderr), 2 a command that was not understood. `NO_COLOR`\n"
         "is honoured.\n"
@@ -43,7 +43,7 @@ def errors_page() -> str:
     found = sorted({(problem.status, problem.code, problem.type, _message(problem)) for problem in _problems()})
     rows = "\n".join(f"| {status} | `{code}` | `{kind}` | {message} |" for status, code, kind, message in found)
     return (
-        "# Errors\n\nGenerated from the refusals' own texts by `python -m freehold.cli.reference`; a test compares.\n\n"
+        "# Errors\n\nMade by `make generate` from the refusals' own texts; a test compares.\n\n"
         'Every refusal has OpenAI\'s shape, `{"error": {"message", "type", "code", "param"}}`. What stands in braces below is\n'
         "filled in. A refusal that a retry can't mend carries `x-should-retry: false`.\n\n"
         f"| status | code | type | message |\n|---|---|---|---|\n{rows}\n"
