@@ -16,6 +16,7 @@ from freehold.db import Database
 from freehold.gateway.settings import DoorSettings
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
+from freehold.money import format_usd
 from freehold.problems import LedgerUnavailable
 from freehold.upstream.model import UpstreamCall
 from freehold.upstream.scripted import Script, Scripted
@@ -287,7 +288,9 @@ class TestUsageThatCantBeBelieved:
         assert response.status == 200
         charge = await house.charge(customer, response.headers["x-request-id"])
         assert charge.absorbed_nano > 0
-        assert 0 <= await house.left_nano(customer) < 10**7
+        left = await house.left_nano(customer)
+        assert 0 <= left < 10**7
+        assert response.headers["x-freehold-cost"] == format_usd(10**7 - left)
         assert await house.held_nano(customer) == 0
 
 

@@ -190,7 +190,9 @@ async def test_a_client_that_writes_before_it_reads_gets_the_refusal(prepared: D
         customer = await house.customer(prepaid="1")
 
         def write_then_read() -> bytes:
-            with socket.create_connection(("127.0.0.1", house.port)) as client:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+                client.connect(("127.0.0.1", house.port))
                 client.sendall(request(CHAT, b"x" * 3_000_000, customer.token))
                 return client.recv(65_536)
 
