@@ -32,7 +32,7 @@ def commands_page() -> str:
         "Lines). Exit code 0 is success, 1 a refusal (one sentence on stderr), 2 a command that was not understood. `NO_COLOR`\n"
         "is honoured.\n"
     ]
-    for context in _walk(click.Context(cli, info_name="freehold", max_content_width=100, terminal_width=100)):
+    for context in _walk(click.Context(cli, info_name="freehold", terminal_width=100, **cli.context_settings)):
         text = context.command.get_help(context)
         parts.append(f"## {context.command_path}\n\n```\n{text}\n```\n")
     return "\n".join(parts)
