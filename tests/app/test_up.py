@@ -1,10 +1,13 @@
 """`freehold up` from the outside: one command, a call, its end, and what a kill leaves."""
 
+import http.client
+import itertools
 import os
 import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,21 +48,42 @@ def test_one_command_starts_everything_and_the_printed_curl_works(up: Up) -> Non
     assert refused.stdout.strip() == "The books balance.", refused.stderr  # PostgreSQL is started for the moment
 
 
-def test_after_a_kill_of_everything_the_next_start_takes_over(up: Up) -> None:
+def load(server: Server, enough: threading.Event, stop: threading.Event) -> None:
+    """Call until told to stop, or until nobody answers; set `enough` after some calls."""
+    for number in itertools.count(1):
+        try:
+            server.call("/v1/chat/completions", CHAT)
+        except (OSError, ValueError, http.client.HTTPException):
+            return
+        if number == 10:
+            enough.set()
+        if stop.is_set():
+            return
+
+
+def test_after_a_kill_of_everything_under_load_the_next_start_takes_over(up: Up) -> None:
     server = up("--workers", "2")
-    status, _ = server.call("/v1/chat/completions", CHAT)
-    assert status == 200
     kept = server.credentials()
-    victims = [server.process.pid, *server.children()]
-    for pid in victims:
+    enough, stop = threading.Event(), threading.Event()
+    callers = [threading.Thread(target=load, args=(server, enough, stop)) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    assert enough.wait(60)
+    for pid in (server.process.pid, *server.children()):
         os.kill(pid, signal.SIGKILL)
     server.process.wait(30)
+    stop.set()
+    for caller in callers:
+        caller.join(60)
 
     again = up()
     assert again.credentials()["api_key"] == kept["api_key"]
     assert again.call("/v1/chat/completions", CHAT)[0] == 200
     status, books = again.call("/v1/admin/books", token=kept["admin_token"])
     assert (status, books) == (200, {"balanced": True, "differences": []})
+    for purse in again.call("/v1/account/balance")[1]["purses"]:
+        whole = purse["available_nano"] + purse["held_nano"] + purse["used_nano"]
+        assert whole == purse["granted_nano"], purse
 
 
 def test_after_a_kill_of_the_supervisor_alone_nothing_keeps_running(up: Up) -> None:
