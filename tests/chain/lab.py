@@ -1,7 +1,10 @@
 """A dev chain for tests: anvil that mines when told to, and a contract that logs what it is sent."""
 
 import asyncio
+import atexit
 import contextlib
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +25,15 @@ START_S = 1_800_000_000
 # calldata = topic 0, topic 1, topic 2, data → one log
 EMITTER = "60603603806060600037604035602035600035606036036000a300"
 EMITTER_INIT = f"0x60{len(EMITTER) // 2:02x}80600b6000396000f3{EMITTER}"
+
+
+_running: "set[Anvil]" = set()
+
+
+@atexit.register
+def _stop_what_failing_tests_left() -> None:
+    for anvil in _running:
+        anvil.kill()
 
 
 class Anvil:
@@ -49,17 +61,24 @@ class Anvil:
                 break
         else:
             raise RuntimeError("anvil ended before it listened")
+        _running.add(self)
         self._drain = asyncio.create_task(self._process.stdout.read())
         self.rpc = Rpc(f"http://127.0.0.1:{self._port}")
 
     async def stop(self, *, kill: bool = False) -> None:
         """End it; `kill` as kill -9 does, so that only what the last dump holds survives."""
+        _running.discard(self)
         await self.rpc.close()
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             (self._process.kill if kill else self._process.terminate)()
         await self._process.wait()
         await self._drain
+
+    def kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def mine(self, blocks: int = 1, *, at_s: int | None = None) -> None:
         """Mine blocks; the first of them at time `at_s`."""

@@ -42,6 +42,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "TooLittleDiem": ("it would mint {diemOut:18} DIEM, less than {least:18}",),
     "TooMuchLocked": ("it would lock {cost:18} sHOLD, more than {most:18}",),
     "TooLittleUnlocked": ("it would unlock {unlocked:18} sHOLD, less than {least:18}",),
+    "FromTreasury": ("{payer} is the operator's own treasury, which can't pay itself",),
     "UnknownOperator": ("{operator} is not a registered operator",),
     "NotTransferable": ("sHOLD can't be transferred",),
     "NotTimelock": ("only the timelock may do that",),
