@@ -61,6 +61,8 @@ def test_an_input_of_the_wrong_shape_is_refused(given: Any) -> None:
     assert caught.value.param == "input"
 
 
-def test_embeddings_are_not_streamed() -> None:
-    with pytest.raises(UnsupportedParameter):
-        embeddings.read(body(stream=True))
+@pytest.mark.parametrize("fields", [{"stream": True}, {"messages": []}, {"service_tier": "flex"}, {"best_of": 2}])
+def test_what_embeddings_do_not_take_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        embeddings.read(body(**fields))
+    assert caught.value.param in {*fields, None}

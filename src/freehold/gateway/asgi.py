@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("freehold.gateway")
 
-LINGER_S = 1.0
+LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 """How much of a refused body is still thrown away, so that the client reads the refusal before the connection ends."""
 

@@ -16,7 +16,7 @@ FREE: Headers = [(b"x-freehold-cost", format_usd(0).encode()), (b"x-freehold-pur
 def of_charge(charge: Charge) -> Headers:
     """Cost, who paid, what is left, and when the allowance is renewed."""
     found: Headers = [
-        (b"x-freehold-cost", format_usd(_billed_nano(charge)).encode()),
+        (b"x-freehold-cost", format_usd(charge.cost_nano).encode()),
         (b"x-freehold-purse", purse(charge).encode()),
         *of_day(charge.day),
     ]
@@ -44,7 +44,7 @@ def note(charge: Charge | None) -> str:
     """The comment before a stream's end."""
     if charge is None:
         return f"freehold cost={format_usd(0)} purse={NO_PURSE}"
-    return f"freehold cost={format_usd(_billed_nano(charge))} purse={purse(charge)}"
+    return f"freehold cost={format_usd(charge.cost_nano)} purse={purse(charge)}"
 
 
 def _billed_nano(charge: Charge) -> int:
