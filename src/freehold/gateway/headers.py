@@ -45,8 +45,3 @@ def note(charge: Charge | None) -> str:
     if charge is None:
         return f"freehold cost={format_usd(0)} purse={NO_PURSE}"
     return f"freehold cost={format_usd(charge.cost_nano)} purse={purse(charge)}"
-
-
-def _billed_nano(charge: Charge) -> int:
-    """What the account paid: never what the ledger absorbed."""
-    return sum(leg.amount_nano for leg in charge.legs)
