@@ -1,5 +1,6 @@
 """Time as a value. Ledger time is the ledger's; this is the machine's clock, and the arithmetic of UTC days."""
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,6 +72,46 @@ class Day:
 
     def __str__(self) -> str:
         return utc(self.start_s).strftime("%Y-%m-%d")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Month:
+    """A calendar month, UTC, counted from January of year 0."""
+
+    number: int
+
+    @classmethod
+    def of(cls, at_s: float) -> "Month":
+        """The month that contains unix time `at_s`."""
+        moment = utc(at_s)
+        return cls(moment.year * 12 + moment.month - 1)
+
+    @classmethod
+    def parse(cls, text: str) -> "Month":
+        """`2026-11`, from 1970 to 9998. Raises ValueError."""
+        found = re.fullmatch(r"([0-9]{4})-([0-9]{2})", text)
+        if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) <= 9998:
+            raise ValueError(f"{text!r} is not a month such as 2026-11")
+        return cls(int(found[1]) * 12 + int(found[2]) - 1)
+
+    @property
+    def first(self) -> Day:
+        return Day.of(datetime(self.number // 12, self.number % 12 + 1, 1, tzinfo=UTC).timestamp())
+
+    @property
+    def start_s(self) -> int:
+        return self.first.start_s
+
+    @property
+    def end_s(self) -> int:
+        """The first second of the next month."""
+        return self.next().start_s
+
+    def next(self) -> "Month":
+        return Month(self.number + 1)
+
+    def __str__(self) -> str:
+        return f"{self.number // 12:04}-{self.number % 12 + 1:02}"
 
 
 def utc(at_s: float) -> datetime:

@@ -1,5 +1,8 @@
 """What the ledger refuses."""
 
+from uuid import UUID
+
+from freehold.ledger.model import RateState
 from freehold.problems import LedgerUnavailable, Problem
 
 
@@ -39,6 +42,46 @@ class KeyExpired(Problem):
     retry = False
 
 
+class RateLimited(Problem):
+    """This key's limit of {cap} {unit} per minute is reached: {used} were counted in the last 60 s, and this call asks for {needed}. It fits again in {wait_s} s."""
+
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+    rate: RateState | None = None
+    """Where the key stands, for the answer's headers."""
+
+
+class TooLargeForRate(RateLimited):
+    """This call may take {needed} tokens, which this key's limit of {cap} {unit} per minute never lets through. Lower max_tokens, shorten the prompt or raise the limit."""
+
+    retry = False
+
+
+class IdempotencyInProgress(Problem):
+    """The call that first used this Idempotency-Key is still running, as {request}. Ask again in a moment for its answer."""
+
+    status = 409
+    code = "idempotency_in_progress"
+
+
+class IdempotencyConflict(Problem):
+    """This Idempotency-Key was used in the last 24 hours for another body, by {request}. Use a new key for a new call."""
+
+    status = 409
+    code = "idempotency_conflict"
+    retry = False
+
+
+class BillDiffers(Problem):
+    """The bill of {month} doesn't add up to its entries: {differences}. Nothing is shown rather than something wrong; the operator finds the cause with `freehold books check`."""
+
+    status = 500
+    code = "bill_differs"
+    type = "server_error"
+    retry = False
+
+
 class DayUnopened(Exception):
     """Today's allowance was not issued to this account yet: issue it and hold again, or hold with `day_unopened_ok`."""
 
@@ -57,3 +100,12 @@ class StaleKey(Exception):
 
 class WorkerFenced(LedgerUnavailable):
     """This server lost touch with its ledger and is starting anew, so nothing was decided about this call. Try again in a moment."""
+
+
+class AnswerStored(Exception):
+    """The idempotency key's call was settled: give its `answer` again; where it is None, name its receipt (409)."""
+
+    def __init__(self, request_id: UUID, answer: bytes | None) -> None:
+        super().__init__(f"request {request_id} is answered already")
+        self.request_id = request_id
+        self.answer = answer
