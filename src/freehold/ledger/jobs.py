@@ -14,7 +14,7 @@ EVERY_S = 5.0
 
 
 async def run(ledger: Ledger, *, every_s: float = EVERY_S) -> None:
-    """Sweep lapsed workers' holds and post ended grants' breakage, until cancelled."""
+    """Sweep lapsed workers' holds, post ended grants' breakage and drop old idempotency keys, until cancelled."""
     while True:
         try:
             await once(ledger)
@@ -30,4 +30,6 @@ async def once(ledger: Ledger, *, limit: int = 500) -> tuple[int, int]:
         swept += step
     while step := await ledger.expire(limit=limit):
         expired += step
+    while await ledger.forget_answers(limit):
+        continue
     return swept, expired

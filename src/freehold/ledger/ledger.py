@@ -13,13 +13,16 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from freehold.clock import Clock, Day, SystemClock, rfc3339
+from freehold.clock import Clock, Day, Month, SystemClock, rfc3339
 from freehold.db import LOST, Connection, Database, statements
 from freehold.ledger import books
 from freehold.ledger.batch import GroupCommit
 from freehold.ledger.model import (
     PRIORITY,
+    Attempt,
     Balance,
+    Bill,
+    BillLine,
     Charge,
     ChargePage,
     Difference,
@@ -33,18 +36,27 @@ from freehold.ledger.model import (
     LedgerTime,
     Leg,
     Purse,
+    PurseBill,
+    RateState,
     Settlement,
     Source,
+    TopUp,
     UsageRow,
 )
 from freehold.ledger.problems import (
+    AnswerStored,
+    BillDiffers,
     DayUnopened,
+    IdempotencyConflict,
+    IdempotencyInProgress,
     InsufficientCredit,
     KeyExpired,
     KeyLimitReached,
     KeyRevoked,
+    RateLimited,
     StaleKey,
     StalePrice,
+    TooLargeForRate,
     WorkerFenced,
 )
 from freehold.money import MAX_NANO, format_usd
@@ -56,6 +68,53 @@ BEAT_S = 5.0
 LAPSE_S = 15.0
 DAY_PENDING_RETRY_S = 5
 """What a caller without credit is told to wait while the new day lacks confirmations."""
+
+ANSWER_PENDING_RETRY_S = 1
+LONGEST_KEY = 255
+"""Characters of an idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """More for a hold, as it goes into a batch."""
+
+    hold: Hold
+    more_nano: int
+    tokens: int
+    day_unopened_ok: bool
+
+    @property
+    def account_id(self) -> int:
+        return self.hold.account_id
+
+    @property
+    def key_id(self) -> int:
+        return self.hold.key_id
+
+    @property
+    def request_id(self) -> UUID:
+        return self.hold.request_id
+
+    @property
+    def amount_nano(self) -> int:
+        return self.more_nano
+
+    @property
+    def least_nano(self) -> int:
+        return self.more_nano
+
+    @property
+    def price_version(self) -> int:
+        return self.hold.price_version
+
+    @property
+    def step(self) -> int:
+        return self.hold.step + 1
+
+    key_version = 0
+    deadline_s = 0.0
+    idempotency_key = None
+    body_digest = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +150,7 @@ class Ledger:
         self._beating: asyncio.Task[None] | None = None
         self._heart: asyncpg.Connection | None = None
         self._pulse = asyncio.Lock()
-        self._holds: GroupCommit[HoldRequest, Hold | Exception] = GroupCommit(
+        self._holds: GroupCommit[HoldRequest | _Extension, Hold | Exception] = GroupCommit(
             database, self._clock, self._send_holds, abandon=self._give_back, patience_s=patience_s
         )
         self._endings: GroupCommit[_Ending, asyncpg.Record] = GroupCommit(
@@ -167,12 +226,21 @@ class Ledger:
     async def hold(self, request: HoldRequest) -> Hold:
         """Reserve a call's worst case over as many grants as it takes, or nothing at all.
 
-        Raises InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, DayUnopened, StalePrice, StaleKey,
-        WorkerFenced, LedgerUnavailable; Conflict when the request id was used by another call. A caller that is
-        cancelled while it waits leaves no hold behind.
+        Raises InsufficientCredit, KeyLimitReached, RateLimited, KeyRevoked, KeyExpired, DayUnopened, StalePrice,
+        StaleKey, WorkerFenced, LedgerUnavailable; Conflict when the request id was used by another call; for a used
+        idempotency key AnswerStored, IdempotencyInProgress, IdempotencyConflict. A caller that is cancelled while it
+        waits leaves no hold behind.
         """
         if not 0 <= request.least_nano <= MAX_NANO or not 0 <= request.amount_nano <= MAX_NANO:
             raise InvalidRequest(reason=f"A hold is between 0 and {format_usd(MAX_NANO)} USD.")
+        if not 0 <= request.tokens <= MAX_NANO:
+            raise InvalidRequest(reason=f"A call takes between 0 and {MAX_NANO} tokens.")
+        if request.idempotency_key is not None and not (
+            0 < len(request.idempotency_key) <= LONGEST_KEY and "\0" not in request.idempotency_key
+        ):
+            raise InvalidRequest(reason=f"An Idempotency-Key has 1 to {LONGEST_KEY} characters.")
+        if (request.idempotency_key is None) != (request.body_digest is None):
+            raise ValueError("an idempotency key and its body's digest come together")
         answer = self._holds.submit(request, (request.account_id, request.request_id))
         try:
             held = await answer
@@ -180,9 +248,44 @@ class Ledger:
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self._give_back(request, answer.result())
             raise
+        if isinstance(held, AnswerStored):
+            held.answer = await self._stored(request, held.request_id)
         if isinstance(held, Exception):
             raise held
         return held
+
+    async def extend(self, hold: Hold, more_nano: int, *, tokens: int = 0, day_unopened_ok: bool = False) -> Hold:
+        """Reserve `more_nano` on top of a hold of a running call, all or nothing; the hold as it then is.
+
+        The same caps, grants and limits per minute decide, and refuse as `hold` does: InsufficientCredit,
+        KeyLimitReached, RateLimited, KeyRevoked, KeyExpired, WorkerFenced (also for a hold of an epoch that has
+        lapsed), LedgerUnavailable; DayUnopened only where today's allowance might pay. The call's price and key
+        version stay. A refusal leaves the hold as it was. Sent again with the same hold and the same amount, it
+        returns the first result; with another amount, Conflict. NotFound when the hold isn't open any more.
+        """
+        if not 0 < more_nano <= MAX_NANO or not 0 <= tokens <= MAX_NANO:
+            raise InvalidRequest(reason=f"A hold is extended by more than 0 and at most {format_usd(MAX_NANO)} USD.")
+        extension = _Extension(hold, more_nano, tokens, day_unopened_ok)
+        held = await self._holds.submit(extension, (hold.account_id, hold.request_id))
+        if isinstance(held, Exception):
+            raise held
+        return held
+
+    async def store_answer(self, hold: Hold, answer: bytes) -> bool:
+        """Keep the answer of a settled call for repeats of its idempotency key. `answer` is opaque, so encrypt it first.
+
+        False when the key isn't this call's any more (it was swept, or has ended) or an answer is there already.
+        """
+        async with self._available():
+            kept = await self._database.fetchval(
+                self._sql["store_answer"], hold.account_id, hold.idempotency_key, hold.request_id, answer
+            )
+        return kept is not None
+
+    async def _stored(self, request: HoldRequest, request_id: UUID) -> bytes | None:
+        """Read by itself: a batch is no place for a MiB."""
+        row = await self._row("stored_answer", request.account_id, request.idempotency_key, request_id)
+        return None if row is None else row["answer"]
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge:
         """Charge what the call came to and give the rest back. A repeat returns the first charge.
@@ -192,7 +295,7 @@ class Ledger:
         Raises LedgerUnavailable when the outcome is unknown (send it again), Conflict when the call was settled
         differently before, NotFound when there is no such hold or it was released.
         """
-        if not 0 <= settlement.cost_nano <= MAX_NANO:
+        if not all(0 <= cost <= MAX_NANO for cost in (settlement.cost_nano, *map(_cost, settlement.attempts))):
             raise InvalidRequest(reason=f"A cost is between 0 and {format_usd(MAX_NANO)} USD.")
         row = await self._end(hold, "settle", settlement)
         match row["outcome"]:
@@ -217,15 +320,20 @@ class Ledger:
         # Shielded: what was produced is paid for, also when the caller has gone.
         return await asyncio.shield(self._endings.submit(ending, (hold.account_id, hold.request_id)))
 
-    def _give_back(self, request: HoldRequest, held: Hold | Exception | None) -> None:
-        """Release the hold of a caller that has gone, or that was told it is unknown (None)."""
-        if not isinstance(held, Exception):
+    def _give_back(self, request: HoldRequest | _Extension, held: Hold | Exception | None) -> None:
+        """Release the hold of a caller that has gone, or that was told it is unknown (None).
+
+        An extension's is left: its call runs, and ends it.
+        """
+        if not isinstance(held, Exception) and isinstance(request, HoldRequest):
             self._endings.post(
                 _Ending(request.account_id, request.request_id, "release", _NOTHING),
                 (request.account_id, request.request_id),
             )
 
-    async def _send_holds(self, connection: Connection, requests: Sequence[HoldRequest]) -> list[Hold | Exception]:
+    async def _send_holds(
+        self, connection: Connection, requests: Sequence[HoldRequest | _Extension]
+    ) -> list[Hold | Exception]:
         epoch = self._epoch
         results = await self._hold_batch(connection, epoch, requests)
         fenced = [at for at, result in enumerate(results) if isinstance(result, WorkerFenced)]
@@ -237,7 +345,7 @@ class Ledger:
         return results
 
     async def _hold_batch(
-        self, connection: Connection, epoch: int, requests: Sequence[HoldRequest]
+        self, connection: Connection, epoch: int, requests: Sequence[HoldRequest | _Extension]
     ) -> list[Hold | Exception]:
         rows = await connection.fetch(
             self._sql["hold_batch"],
@@ -251,6 +359,11 @@ class Ledger:
             [request.key_version for request in requests],
             [request.deadline_s for request in requests],
             [request.day_unopened_ok for request in requests],
+            [request.tokens for request in requests],
+            [request.idempotency_key for request in requests],
+            [request.body_digest for request in requests],
+            [request.step if isinstance(request, _Extension) else 0 for request in requests],
+            [request.hold.amount_nano if isinstance(request, _Extension) else 0 for request in requests],
         )
         results: list[Hold | Exception] = [WorkerFenced()] * len(requests)
         for row in rows:
@@ -269,6 +382,10 @@ class Ledger:
             [msgspec.json.encode(ending.settlement.usage).decode() for ending in endings],
             [ending.settlement.outcome for ending in endings],
             [ending.settlement.estimated for ending in endings],
+            [ending.settlement.tokens for ending in endings],
+            [_written_attempts(ending.settlement.attempts) for ending in endings],
+            [ending.settlement.answer for ending in endings],
+            [ending.settlement.answer_follows for ending in endings],
         )
         return sorted(rows, key=lambda row: cast(int, row["item"]))
 
@@ -293,6 +410,9 @@ class Ledger:
             limits.expires_at_s,
             limits.day_cap_nano,
             limits.total_cap_nano,
+            limits.month_cap_nano,
+            limits.rpm,
+            limits.tpm,
         )
 
     async def key_limits(self, account_id: int, key_id: int, *, conn: Connection | None = None) -> KeyLimits:
@@ -319,6 +439,9 @@ class Ledger:
                 day_held_nano=row["day_held"],
                 total_used_nano=row["total_used"],
                 total_held_nano=row["total_held"],
+                month=Month(row["month"]),
+                month_used_nano=row["month_used"],
+                month_held_nano=row["month_held"],
             )
             for row in await self._rows("key_spend", account_id)
         ]
@@ -539,6 +662,49 @@ class Ledger:
             for row in rows
         ]
 
+    async def bill(self, account_id: int, month: Month) -> Bill:
+        """A calendar month computed from the entries, in one snapshot.
+
+        Raises NotFound, and BillDiffers where it doesn't sum to the ledger to the nano-USD.
+        """
+        bill = await self._read_bill(account_id, month)
+        if differences := bill.differences():
+            log.error("the bill of account %d for %s differs: %s", account_id, month, "; ".join(differences))
+            raise BillDiffers(month=month, differences="; ".join(differences))
+        return bill
+
+    async def _read_bill(self, account_id: int, month: Month) -> Bill:
+        of = (account_id, month.first.number, month.next().first.number)
+        async with (
+            self._available(),
+            self._database.pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            head = await connection.fetchrow(self._sql["bill_head"], *of)
+            purses = {row["source"]: row for row in await connection.fetch(self._sql["bill_purses"], *of)}
+            top_ups = await connection.fetch(self._sql["bill_top_ups"], *of)
+            lines = await connection.fetch(self._sql["bill_lines"], *of)
+        if head is None:
+            raise _no_account(account_id)
+        return Bill(
+            account_id=account_id,
+            month=month,
+            final=head["final"],
+            purses=tuple(_purse_bill(source, purses.get(source.value)) for source in Source),
+            top_ups=tuple(TopUp(row["at_s"], row["external_id"], row["amount"]) for row in top_ups),
+            lines=tuple(
+                BillLine(
+                    day=row["day"],
+                    model=row["model"],
+                    key_id=row["key_id"],
+                    source=None if row["source"] is None else Source(row["source"]),
+                    calls=row["calls"],
+                    cost_nano=row["cost"],
+                )
+                for row in lines
+            ),
+        )
+
     # ---- jobs and books
 
     async def sweep(self, *, lapse_s: float = LAPSE_S, limit: int = 500) -> int:
@@ -554,6 +720,10 @@ class Ledger:
     async def expire(self, limit: int = 500) -> int:
         """Post what is left in up to `limit` ended grants as breakage; returns how many. Not by provisional time."""
         return await self._job("expire", limit)
+
+    async def forget_answers(self, limit: int = 500) -> int:
+        """Drop up to `limit` idempotency keys whose 24 hours are over; returns how many."""
+        return await self._job("forget_answers", limit)
 
     async def check(self) -> list[Difference]:
         """Recompute everything from the entries; what differs, law by law. Empty when the books are right."""
@@ -599,10 +769,27 @@ def _limits(row: asyncpg.Record) -> KeyLimits:
         expires_at_s=row["expires_at_s"],
         day_cap_nano=row["day_cap"],
         total_cap_nano=row["total_cap"],
+        month_cap_nano=row["month_cap"],
+        rpm=row["rpm"],
+        tpm=row["tpm"],
     )
 
 
-def _held_or_refused(request: HoldRequest, row: asyncpg.Record) -> Hold | Exception:
+def _cost(attempt: Attempt) -> int:
+    return attempt.cost_nano
+
+
+def _written_attempts(attempts: Sequence[Attempt]) -> str | None:
+    if not attempts:
+        return None
+    return msgspec.json.encode([(one.upstream, one.cost_nano, one.outcome) for one in attempts]).decode()
+
+
+def _rate(row: asyncpg.Record) -> RateState | None:
+    return None if row["rates"] is None else RateState(*row["rates"])
+
+
+def _held_or_refused(request: HoldRequest | _Extension, row: asyncpg.Record) -> Hold | Exception:
     outcome = row["outcome"]
     if outcome in ("held", "repeat"):
         return Hold(
@@ -612,7 +799,12 @@ def _held_or_refused(request: HoldRequest, row: asyncpg.Record) -> Hold | Except
             amount_nano=row["amount"],
             legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
             price_version=request.price_version,
-            day=row["day"] if outcome == "held" else row["number"],
+            day=row["number"],
+            step=row["used"],
+            idempotency_key=request.hold.idempotency_key
+            if isinstance(request, _Extension)
+            else request.idempotency_key,
+            rate=_rate(row),
         )
     reset = rfc3339(Day(row["day"]).end_s)
     match outcome:
@@ -628,22 +820,58 @@ def _held_or_refused(request: HoldRequest, row: asyncpg.Record) -> Hold | Except
             return StalePrice(row["number"])
         case "day_unopened":
             return DayUnopened()
-        case "key_day" | "key_total":
-            day = outcome == "key_day"
+        case "key_day" | "key_month" | "key_total":
+            limit, resets = {
+                "key_day": ("daily", f"at {reset}"),
+                "key_month": ("monthly", f"at {rfc3339(Month.of(Day(row['day']).start_s).end_s)}"),
+                "key_total": ("total", "never"),
+            }[outcome]
             return KeyLimitReached(
                 needed=format_usd(request.least_nano),
-                limit="daily" if day else "total",
+                limit=limit,
                 cap=format_usd(row["cap"]),
                 used=format_usd(row["used"]),
-                reset=f"at {reset}" if day else "never",
+                reset=resets,
             )
+        case "rate_requests" | "rate_tokens":
+            return _rate_limited(request, row)
+        case "key_running":
+            return IdempotencyInProgress(
+                retry_after_s=ANSWER_PENDING_RETRY_S, request=request_name(row["first_request"])
+            )
+        case "key_conflict":
+            return IdempotencyConflict(request=request_name(row["first_request"]))
+        case "key_done":
+            return AnswerStored(row["first_request"], None)
+        case "ended":
+            return NotFound(reason=f"Request {request.request_id} has no open hold.")
         case "credit":
             return _insufficient(request, row, reset)
         case _:
             return Conflict(reason=f"Request id {request.request_id} was used by another call.")
 
 
-def _insufficient(request: HoldRequest, row: asyncpg.Record, reset: str) -> InsufficientCredit:
+def request_name(request_id: UUID) -> str:
+    """As answers name a request."""
+    return f"req_{request_id.hex}"
+
+
+def _rate_limited(request: HoldRequest | _Extension, row: asyncpg.Record) -> RateLimited:
+    tokens = row["outcome"] == "rate_tokens"
+    never = row["number"] is None
+    refused = (TooLargeForRate if never else RateLimited)(
+        retry_after_s=row["number"],
+        cap=row["cap"],
+        unit="tokens" if tokens else "requests",
+        used=row["used"],
+        needed=request.tokens if tokens else 1,
+        wait_s=row["number"],
+    )
+    refused.rate = _rate(row)
+    return refused
+
+
+def _insufficient(request: HoldRequest | _Extension, row: asyncpg.Record, reset: str) -> InsufficientCredit:
     left = {Source.ALLOWANCE: 0, Source.PREPAID: 0}
     for name, amount in zip(row["sources"], row["amounts"], strict=True):
         left[Source(name)] = left.get(Source(name), 0) + amount
@@ -667,7 +895,7 @@ def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Ch
         model=settlement.model,
         usage=settlement.usage,
         price_version=hold.price_version,
-        held_nano=hold.amount_nano,
+        held_nano=row["held"],
         cost_nano=row["cost"],
         absorbed_nano=row["absorbed"],
         legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
@@ -675,6 +903,7 @@ def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Ch
         estimated=settlement.estimated,
         day=hold.day,
         at_s=row["at_s"],
+        attempts=settlement.attempts,
         remaining=remaining,
     )
 
@@ -695,6 +924,7 @@ def _charge(row: asyncpg.Record) -> Charge:
         estimated=row["estimated"],
         day=row["day"],
         at_s=row["at_s"],
+        attempts=tuple(Attempt(*attempt) for attempt in msgspec.json.decode(row["attempts"] or b"[]")),
     )
 
 
@@ -729,6 +959,20 @@ def _purse(source: Source, row: asyncpg.Record | None) -> Purse:
         available_nano=row["available"],
         held_nano=row["held"],
         used_nano=row["granted"] - row["available"] - row["held"],
+    )
+
+
+def _purse_bill(source: Source, row: asyncpg.Record | None) -> PurseBill:
+    if row is None:
+        return PurseBill(source, 0, 0, 0, 0, 0, 0)
+    return PurseBill(
+        source,
+        opening_nano=row["opening"],
+        granted_nano=row["granted"],
+        used_nano=row["used"],
+        expired_nano=row["expired"],
+        reversed_nano=row["reversed"],
+        closing_nano=row["closing"],
     )
 
 

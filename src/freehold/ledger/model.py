@@ -227,9 +227,9 @@ class KeySpend:
     day_held_nano: int
     total_used_nano: int
     total_held_nano: int
-    month: Month = Month(0)
-    month_used_nano: int = 0
-    month_held_nano: int = 0
+    month: Month
+    month_used_nano: int
+    month_held_nano: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 -- name: hold_batch
 select * from ledger.hold_batch($1::bigint, $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[],
-                                $7::int[], $8::int[], $9::float8[], $10::boolean[])
+                                $7::int[], $8::int[], $9::float8[], $10::boolean[], $11::bigint[], $12::text[],
+                                $13::bytea[], $14::int[], $15::bigint[])
 
 -- name: settle_batch
 select * from ledger.settle_batch($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[],
-                                  $7::text[], $8::boolean[])
+                                  $7::text[], $8::boolean[], $9::bigint[], $10::jsonb[], $11::bytea[],
+                                  $12::boolean[])
 
 -- name: start_epoch
 insert into ledger.epochs default values returning id
@@ -22,19 +24,20 @@ insert into ledger.accounts default values returning id
 select id from ledger.accounts where id = $1 for no key update
 
 -- name: put_key
-insert into ledger.keys (account_id, key_id, version, state, expires_at_s, day_cap, total_cap)
-values ($1, $2, $3, $4, $5, $6, $7)
+insert into ledger.keys (account_id, key_id, version, state, expires_at_s, day_cap, total_cap, month_cap, rpm, tpm)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 on conflict (account_id, key_id) do update
 set version = excluded.version, state = excluded.state, expires_at_s = excluded.expires_at_s,
-    day_cap = excluded.day_cap, total_cap = excluded.total_cap
+    day_cap = excluded.day_cap, total_cap = excluded.total_cap, month_cap = excluded.month_cap,
+    rpm = excluded.rpm, tpm = excluded.tpm
 where ledger.keys.version <= excluded.version
 
 -- name: key_limits
-select account_id, key_id, version, state, expires_at_s, day_cap, total_cap
+select account_id, key_id, version, state, expires_at_s, day_cap, total_cap, month_cap, rpm, tpm
 from ledger.keys where account_id = $1 and key_id = $2
 
 -- name: limits
-select account_id, key_id, version, state, expires_at_s, day_cap, total_cap
+select account_id, key_id, version, state, expires_at_s, day_cap, total_cap, month_cap, rpm, tpm
 from ledger.keys where account_id = $1 order by key_id
 
 -- name: key_and_time
@@ -44,8 +47,13 @@ from ledger.present n left join ledger.keys k on k.account_id = $1 and k.key_id 
 -- name: key_spend
 select k.key_id, n.day, k.total_used, k.total_held,
        case when k.day = n.day then k.day_used else ledger.key_used_on(k.account_id, k.key_id, n.day) end as day_used,
-       case when k.day = n.day then k.day_held else ledger.key_held_on(k.account_id, k.key_id, n.day) end as day_held
-from ledger.present n, ledger.keys k
+       case when k.day = n.day then k.day_held else ledger.key_held_on(k.account_id, k.key_id, n.day) end as day_held,
+       n.month,
+       case when k.month = n.month then k.month_used
+            else ledger.key_used_in(k.account_id, k.key_id, n.month) end as month_used,
+       case when k.month = n.month then k.month_held
+            else ledger.key_held_in(k.account_id, k.key_id, n.month) end as month_held
+from (select day, ledger.month_of(day) as month from ledger.present) n, ledger.keys k
 where k.account_id = $1
 order by k.key_id
 
@@ -130,6 +138,62 @@ left join (
     group by 1
 ) s using ("group")
 order by 1
+
+-- name: stored_answer
+select answer from ledger.idempotency where account_id = $1 and key = $2 and request_id = $3
+
+-- name: store_answer
+update ledger.idempotency set answer = $4, answer_due = null
+where account_id = $1 and key = $2 and request_id = $3 and state = 'done' and answer is null
+returning key
+
+-- name: bill_head
+select n.at_s >= $3::int::bigint * 86400 and not exists (
+    select 1 from ledger.holds h
+    where h.account_id = $1 and h.state = 'open' and h.day >= $2::int and h.day < $3::int
+) as final
+from ledger.accounts a, ledger.present n where a.id = $1
+
+-- name: bill_purses
+with moved as (
+    select p.account_id, substr(e.line, 7) as source, p.kind, p.at_s / 86400 as day, e.amount
+    from ledger.postings p
+    cross join lateral unnest(p.lines, p.amounts) as e (line, amount)
+    where p.account_id = $1 and e.line like 'purse:%' and p.at_s < $3::int::bigint * 86400
+    union all
+    select c.account_id, l.source, 'settle', c.day, -l.amount
+    from ledger.charges c
+    cross join lateral unnest(c.leg_sources, c.leg_amounts) as l (source, amount)
+    where c.account_id = $1 and c.day < $3::int
+)
+select source,
+       coalesce(sum(amount) filter (where day < $2), 0)::bigint as opening,
+       coalesce(sum(amount) filter (where day >= $2 and kind in ('grant', 'raise')), 0)::bigint as granted,
+       coalesce(-sum(amount) filter (where day >= $2 and kind = 'settle'), 0)::bigint as used,
+       coalesce(-sum(amount) filter (where day >= $2 and kind = 'expire'), 0)::bigint as expired,
+       coalesce(-sum(amount) filter (where day >= $2 and kind = 'reverse'), 0)::bigint as reversed,
+       sum(amount)::bigint as closing
+from moved group by source
+
+-- name: bill_top_ups
+select p.at_s, p.external_id, e.amount
+from ledger.postings p
+cross join lateral unnest(p.lines, p.amounts) as e (line, amount)
+where p.account_id = $1 and e.line = 'purse:prepaid' and p.kind in ('grant', 'raise')
+  and p.at_s >= $2::int::bigint * 86400 and p.at_s < $3::int::bigint * 86400
+order by p.position
+
+-- name: bill_lines
+select c.day, c.model, c.key_id, l.source, count(*) filter (where coalesce(l.place, 1) = 1) as calls,
+       coalesce(sum(l.amount), 0)::bigint as cost
+from ledger.charges c
+left join lateral unnest(c.leg_sources, c.leg_amounts) with ordinality as l (source, amount, place) on true
+where c.account_id = $1 and c.day >= $2::int and c.day < $3::int
+group by 1, 2, 3, 4
+order by 1, 2, 3, 4
+
+-- name: forget_answers
+select ledger.forget_answers($1)
 
 -- name: sweep
 select ledger.sweep($1, $2)
