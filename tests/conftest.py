@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from freehold.app.worker import RECURSION_LIMIT
 from freehold.db import Database
 from freehold.host.postgres import Postgres
 
@@ -20,6 +22,12 @@ _numbers = itertools.count(1)
 
 def _in(url: str, database: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(autouse=True)
+def workers_recursion_limit() -> None:
+    """What a worker sets: eth_account, which tests sign with, raises it so far that the C stack would overflow."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 @pytest.fixture(scope="session")
