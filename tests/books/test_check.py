@@ -9,7 +9,7 @@ import pytest
 from freehold.clock import SystemClock
 from freehold.db import Database
 from freehold.ledger.ledger import Ledger
-from freehold.ledger.model import FOREVER_S, Difference, HoldRequest, KeyLimits, Settlement, Source
+from freehold.ledger.model import FOREVER_S, Attempt, Difference, HoldRequest, KeyLimits, Settlement, Source
 
 NOON = 21_000 * 86_400 + 43_200
 
@@ -22,13 +22,18 @@ async def ledger(database: Database) -> AsyncIterator[Ledger]:
         for _ in range(2):
             async with database.transaction() as conn:
                 account_id = await ledger.create_account(conn)
-                await ledger.put_key(conn, KeyLimits(account_id, 1, version=1))
+                await ledger.put_key(conn, KeyLimits(account_id, 1, version=1, rpm=100, tpm=1_000))
             await ledger.open_day(account_id, 21_000, Source.ALLOWANCE, 100, "day:21000:allowance:open")
             await ledger.grant(account_id, Source.PREPAID, 900, "evt:1", starts_at_s=0, expires_at_s=FOREVER_S)
             await ledger.grant(account_id, Source.PROMO, 7, "promo:1", starts_at_s=0, expires_at_s=NOON - 1)
             for cost in (70, 90, 10):
-                hold = await ledger.hold(HoldRequest(account_id, 1, uuid4(), 80, 80, price_version=0, key_version=1))
-                await ledger.settle(hold, Settlement(cost, "small", {"input": 1}))
+                request = HoldRequest(
+                    account_id, 1, uuid4(), 60, 60, price_version=0, key_version=1, tokens=5,
+                    idempotency_key=f"call {cost}", body_digest=b"body",
+                )  # fmt: skip
+                hold = await ledger.extend(await ledger.hold(request), 20)
+                tries = (Attempt("one", 0, "refused"), Attempt("two", 3))
+                await ledger.settle(hold, Settlement(cost, "small", {"input": 1}, attempts=tries, answer=b"answer"))
             await ledger.hold(HoldRequest(account_id, 1, uuid4(), 50, 50, price_version=0, key_version=1))
             await ledger.reverse(account_id, "evt:1", 20, "evt:1:reorg")
         await ledger.expire()
@@ -75,8 +80,28 @@ FAULTS = {
         where account_id = 1 and external_id = 'promo:1'""",
     "a key has used the sum of its charges": "update ledger.keys set day_used = day_used + 1 where account_id = 1",
     "a key holds the sum of its open holds": "update ledger.keys set total_held = total_held + 1 where account_id = 1",
+    "an attempt names its upstream and its cost": """
+        update ledger.charges set attempts = '[["", 3, "complete"]]' where account_id = 1 and cost = 10""",
+    "what is owed to upstreams is what attempts cost": """
+        create or replace view ledger.entries as
+        select p.account_id, p.external_id, p.kind, p.at_s, e.line, e.grant_id, e.amount
+        from ledger.postings p cross join lateral unnest(p.lines, p.grant_ids, p.amounts) as e (line, grant_id, amount)
+        union all
+        select c.account_id, 'req:' || c.request_id, 'settle', c.at_s, 'cost:upstream:two', null::bigint, -3::bigint
+        from ledger.charges c""",
+    "the bill is its entries": "update ledger.charges set leg_amounts[1] = 1 where account_id = 1 and cost = 10",
+    "an idempotency key runs with its hold": """
+        update ledger.idempotency set state = 'running' where account_id = 1 and key = 'call 10'""",
+    "the counts of a minute are not negative": "update ledger.rates set tokens[7] = -1 where account_id = 1",
     "the books are append only": "alter table ledger.charges disable trigger append_only",
 }
+
+
+async def test_a_months_use_that_is_wrong_is_named(ledger: Ledger, database: Database) -> None:
+    await plant(database, "update ledger.keys set month_used = month_used + 1 where account_id = 1")
+    assert await laws(ledger) == {"a key has used the sum of its charges"}
+    await plant(database, "update ledger.keys set month_used = month_used - 1, month_held = month_held + 1")
+    assert "a key holds the sum of its open holds" in await laws(ledger)
 
 
 @pytest.mark.parametrize("law", FAULTS)
@@ -98,8 +123,8 @@ async def test_a_difference_names_its_account_and_both_numbers(ledger: Ledger, d
         law="a key has used the sum of its charges",
         account_id=2,
         subject="key 1",
-        expected="total 170, day 170",
-        found="total 171, day 170",
+        expected="total 170, month 170, day 170",
+        found="total 171, month 170, day 170",
     )
 
 

@@ -1,13 +1,18 @@
 """An account with a key, at a known ledger time, and a ledger that has started."""
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+import freehold
 from freehold.clock import Day, SystemClock
 from freehold.db import Database
 from freehold.ledger.ledger import Ledger
@@ -28,7 +33,8 @@ class Bench:
 
     def request(
         self, amount: int, *, least: int | None = None, request_id: UUID | None = None, key_id: int | None = None,
-        price_version: int = 0, key_version: int = 1, day_unopened_ok: bool = False,
+        price_version: int = 0, key_version: int = 1, day_unopened_ok: bool = False, tokens: int = 0,
+        idempotency_key: str | None = None, body: bytes = b"body",
     ) -> HoldRequest:  # fmt: skip
         return HoldRequest(
             account_id=self.account_id,
@@ -39,6 +45,9 @@ class Bench:
             price_version=price_version,
             key_version=key_version,
             day_unopened_ok=day_unopened_ok,
+            tokens=tokens,
+            idempotency_key=idempotency_key,
+            body_digest=None if idempotency_key is None else body,
         )
 
     async def hold(self, amount: int, **of: object) -> Hold:
@@ -85,6 +94,23 @@ async def new_account(ledger: Ledger, database: Database) -> int:
         account_id = await ledger.create_account(conn)
         await ledger.put_key(conn, KeyLimits(account_id=account_id, key_id=1, version=1))
     return account_id
+
+
+async def drained(database_url: str, account_id: int) -> list[int]:
+    """How many of 32 callers each of two processes admitted."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(freehold.__file__).parents[1])}
+    drains = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("drain.py")),
+            database_url,
+            str(account_id),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    return [int((await drain.communicate())[0]) for drain in drains]
 
 
 EMPTY = """

@@ -10,7 +10,7 @@ from uuid import uuid4
 from freehold.db import Database
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import HoldRequest, Settlement
-from freehold.ledger.problems import InsufficientCredit
+from freehold.ledger.problems import InsufficientCredit, KeyLimitReached, RateLimited
 
 
 async def drain(url: str, account_id: int, forever: bool) -> int:
@@ -20,7 +20,7 @@ async def drain(url: str, account_id: int, forever: bool) -> int:
         async def call() -> bool:
             try:
                 hold = await ledger.hold(HoldRequest(account_id, 1, uuid4(), 10, 10, price_version=0, key_version=1))
-            except InsufficientCredit:
+            except (InsufficientCredit, KeyLimitReached, RateLimited):
                 return False
             await ledger.settle(hold, Settlement(7 if forever else 10, "small", {}))
             return True

@@ -1,5 +1,6 @@
 import pytest
 
+from freehold.clock import Month
 from freehold.ledger.model import KeyState
 from freehold.ledger.problems import KeyExpired, KeyLimitReached, KeyRevoked, StaleKey, StalePrice
 from freehold.problems import NotFound
@@ -109,6 +110,90 @@ async def test_a_day_that_comes_again_still_knows_what_it_used_and_holds(bench: 
         await bench.hold(41)
     await bench.hold(40)
     await bench.settle(open_one, 20)
+
+
+async def test_a_monthly_limit_counts_every_day_of_the_month_and_says_when_it_resets(bench: Bench) -> None:
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, month_cap_nano=100)
+    await bench.settle(await bench.hold(50), 40)
+    await bench.ledger.set_time(DAY.end_s, opened_day=0)
+    await bench.hold(30)
+    with pytest.raises(KeyLimitReached) as refused:
+        await bench.hold(31)
+    assert "monthly limit of 0.0000001 USD has 0.00000007 USD used or held" in refused.value.message
+    assert "resets at 2027-08-01T00:00:00Z" in refused.value.message
+    await bench.hold(30)
+    (spend,) = await bench.ledger.key_spend(bench.account_id)
+    assert (str(spend.month), spend.month_used_nano, spend.month_held_nano) == ("2027-07", 40, 60)
+
+
+async def test_a_monthly_limit_begins_anew_with_the_ledgers_month(bench: Bench) -> None:
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, month_cap_nano=100)
+    late = await bench.hold(100)
+    with pytest.raises(KeyLimitReached):
+        await bench.hold(1)
+    july = Month.of(NOON)
+    await bench.ledger.set_time(july.end_s - 1, opened_day=0)
+    with pytest.raises(KeyLimitReached):
+        await bench.hold(1)
+    await bench.ledger.set_time(july.end_s, opened_day=0)
+    (spend,) = await bench.ledger.key_spend(bench.account_id)
+    assert (spend.month, spend.month_used_nano, spend.month_held_nano) == (july.next(), 0, 0)
+    today = await bench.hold(100)
+    await bench.settle(late, 80)
+    await bench.settle(today, 60)
+    (spend,) = await bench.ledger.key_spend(bench.account_id)
+    assert (spend.month_used_nano, spend.month_held_nano, spend.total_used_nano) == (60, 0, 140)
+
+
+async def test_a_month_that_comes_again_still_knows_what_it_used_and_holds(bench: Bench) -> None:
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, month_cap_nano=100)
+    await bench.settle(await bench.hold(40), 40)
+    open_one = await bench.hold(20)
+    await bench.ledger.set_time(Month.of(NOON).end_s, opened_day=0)
+    await bench.settle(await bench.hold(10), 10)
+    await bench.ledger.set_time(NOON, opened_day=0, force=True)
+    with pytest.raises(KeyLimitReached):
+        await bench.hold(41)
+    await bench.hold(40)
+    await bench.settle(open_one, 20)
+
+
+async def test_cost_above_a_hold_of_yesterday_takes_what_yesterdays_cap_leaves(bench: Bench) -> None:
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, day_cap_nano=100)
+    late, other = await bench.hold(50), await bench.hold(10)
+    await bench.ledger.set_time(DAY.end_s, opened_day=0)
+    await bench.hold(10)
+    charge = await bench.settle(late, 200)
+    assert (charge.cost_nano, charge.absorbed_nano) == (90, 110)
+    await bench.ledger.release(other)
+
+
+async def test_cost_above_a_hold_stays_within_the_months_cap(bench: Bench) -> None:
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, month_cap_nano=100)
+    late = await bench.hold(60)
+    charge = await bench.settle(late, 130)
+    assert (charge.cost_nano, charge.absorbed_nano) == (100, 30)
+    await bench.put_key(version=2, month_cap_nano=200)
+    late = await bench.hold(60, key_version=2)
+    await bench.ledger.set_time(Month.of(NOON).end_s, opened_day=0)
+    await bench.settle(await bench.hold(10, key_version=2), 10)
+    charge = await bench.settle(late, 130)
+    assert (charge.cost_nano, charge.absorbed_nano) == (100, 30)
+
+
+async def test_a_keys_limits_are_read_as_they_were_put(bench: Bench) -> None:
+    await bench.put_key(version=2, month_cap_nano=5, rpm=6, tpm=7)
+    limits = await bench.ledger.key_limits(bench.account_id, bench.key_id)
+    assert (limits.month_cap_nano, limits.rpm, limits.tpm) == (5, 6, 7)
+    assert await bench.ledger.limits(bench.account_id) == [limits]
+    await bench.put_key(version=3)
+    limits = await bench.ledger.key_limits(bench.account_id, bench.key_id)
+    assert (limits.month_cap_nano, limits.rpm, limits.tpm) == (None, None, None)
 
 
 async def test_a_total_limit_never_resets(bench: Bench) -> None:

@@ -1,13 +1,9 @@
 """Many callers at once, in one worker, two workers and two processes."""
 
 import asyncio
-import os
-import sys
-from pathlib import Path
 
 import pytest
 
-import freehold
 from freehold.clock import SystemClock
 from freehold.db import Database
 from freehold.ledger.ledger import Ledger
@@ -15,7 +11,7 @@ from freehold.ledger.model import Hold, Source
 from freehold.ledger.problems import InsufficientCredit, KeyLimitReached
 from freehold.problems import Problem
 
-from .conftest import Bench, new_account, settlement
+from .conftest import Bench, drained, new_account, settlement
 
 CALLERS = 64
 
@@ -52,19 +48,7 @@ async def test_two_workers_together_admit_exactly_10(bench: Bench) -> None:
 
 async def test_two_processes_together_admit_exactly_10(bench: Bench, database_url: str) -> None:
     await bench.prepaid(109)
-    environment = {**os.environ, "PYTHONPATH": str(Path(freehold.__file__).parents[1])}
-    drains = [
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("drain.py")),
-            database_url,
-            str(bench.account_id),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    counts = [int((await drain.communicate())[0]) for drain in drains]
+    counts = await drained(database_url, bench.account_id)
     assert sum(counts) == 10
     assert (await bench.available(), await bench.held()) == (9, 0)
 
@@ -84,7 +68,7 @@ async def test_under_serializable_isolation_too_exactly_10_are_admitted(bench: B
         await database.close()
 
 
-@pytest.mark.parametrize("cap", ["day_cap_nano", "total_cap_nano"])
+@pytest.mark.parametrize("cap", ["day_cap_nano", "month_cap_nano", "total_cap_nano"])
 async def test_a_keys_cap_admits_exactly_what_fits_however_many_ask(bench: Bench, cap: str) -> None:
     await bench.prepaid(10_000)
     await bench.put_key(version=1, **{cap: 109})

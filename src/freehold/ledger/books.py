@@ -1,7 +1,30 @@
 """`freehold books check`: everything recomputed from the entries and the open holds, law by law."""
 
-from freehold.db import Database, statements
-from freehold.ledger.model import Difference
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from freehold.db import Connection, Database, statements
+from freehold.ledger.model import Difference, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One grant as its entries tell: issued in all, less what was taken back."""
+
+    source: Source
+    external_id: str
+    starts_at_s: int
+    amount_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedAccount:
+    account_id: int
+    opened_day: int
+    """Newest day whose allowance was asked about; -1: none yet."""
+    grants: tuple[Issued, ...]
 
 
 async def check(database: Database) -> list[Difference]:
@@ -24,3 +47,23 @@ async def check(database: Database) -> list[Difference]:
                     )
                 )
     return differences
+
+
+async def issued(
+    connection: Connection, sources: Collection[Source], account_id: int | None = None
+) -> list[IssuedAccount]:
+    """What accounts were granted from `sources`, from the entries alone; of one account, or of all, by id."""
+    rows = await connection.fetch(statements("freehold.ledger", "issued.sql")["issued"], account_id, list(sources))
+    return [
+        IssuedAccount(
+            account_id=of_account,
+            opened_day=found[0]["opened_day"],
+            grants=tuple(
+                Issued(Source(row["source"]), row["external_id"], row["starts_at_s"], int(row["amount"]))
+                for row in found
+                if row["source"] is not None
+            ),
+        )
+        for of_account, group in groupby(rows, key=itemgetter("account_id"))
+        if (found := list(group))
+    ]

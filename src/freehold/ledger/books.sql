@@ -89,26 +89,87 @@ where c.line is null or e.line = any (array['cost:upstream', 'payable:upstream']
 
 -- name: a_key_has_used_the_sum_of_its_charges
 select k.account_id, 'key ' || k.key_id as subject,
-       'total ' || coalesce(c.total, 0) || ', day ' || coalesce(c.today, 0) as expected,
-       'total ' || k.total_used || ', day ' || k.day_used as found
+       'total ' || coalesce(c.total, 0) || ', month ' || coalesce(c.month, 0) || ', day ' || coalesce(c.today, 0)
+           as expected,
+       'total ' || k.total_used || ', month ' || k.month_used || ', day ' || k.day_used as found
 from ledger.keys k
 left join (
-    select c.account_id, c.key_id, sum(c.cost) as total, sum(c.cost) filter (where c.day = x.day) as today
+    select c.account_id, c.key_id, sum(c.cost) as total, sum(c.cost) filter (where c.day = x.day) as today,
+           sum(c.cost) filter (where ledger.month_of(c.day) = x.month) as month
     from ledger.charges c join ledger.keys x on x.account_id = c.account_id and x.key_id = c.key_id group by 1, 2
 ) c on c.account_id = k.account_id and c.key_id = k.key_id
 where k.total_used <> coalesce(c.total, 0) or k.day_used <> coalesce(c.today, 0)
+   or (k.month_used <> coalesce(c.month, 0) and k.month >= 0)
 
 -- name: a_key_holds_the_sum_of_its_open_holds
 select k.account_id, 'key ' || k.key_id as subject,
-       'total ' || coalesce(h.total, 0) || ', day ' || coalesce(h.today, 0) as expected,
-       'total ' || k.total_held || ', day ' || k.day_held as found
+       'total ' || coalesce(h.total, 0) || ', month ' || coalesce(h.month, 0) || ', day ' || coalesce(h.today, 0)
+           as expected,
+       'total ' || k.total_held || ', month ' || k.month_held || ', day ' || k.day_held as found
 from ledger.keys k
 left join (
-    select h.account_id, h.key_id, sum(h.amount) as total, sum(h.amount) filter (where h.day = x.day) as today
+    select h.account_id, h.key_id, sum(h.amount) as total, sum(h.amount) filter (where h.day = x.day) as today,
+           sum(h.amount) filter (where ledger.month_of(h.day) = x.month) as month
     from ledger.holds h join ledger.keys x on x.account_id = h.account_id and x.key_id = h.key_id
     where h.state = 'open' group by 1, 2
 ) h on h.account_id = k.account_id and h.key_id = k.key_id
 where k.total_held <> coalesce(h.total, 0) or k.day_held <> coalesce(h.today, 0)
+   or (k.month_held <> coalesce(h.month, 0) and k.month >= 0)
+
+-- name: an_attempt_names_its_upstream_and_its_cost
+select c.account_id, 'req:' || c.request_id as subject, '[upstream, nano-USD of 0 or more, outcome] each' as expected,
+       c.attempts::text as found
+from ledger.charges c
+where c.attempts is not null and not coalesce((
+    select bool_and(jsonb_array_length(a.attempt) = 3 and a.attempt ->> 0 <> ''
+                    and jsonb_typeof(a.attempt -> 1) = 'number' and (a.attempt ->> 1)::numeric >= 0)
+    from jsonb_array_elements(c.attempts) as a (attempt)
+), false)
+
+-- name: what_is_owed_to_upstreams_is_what_attempts_cost
+select account_id, external_id as subject, (-sum(amount) filter (where line like 'cost:upstream:%'))::text as expected,
+       (sum(amount) filter (where line like 'payable:upstream:%'))::text as found
+from ledger.entries where line like '%:upstream:%'
+group by account_id, external_id, split_part(line, ':', 3)
+having sum(amount) <> 0
+
+-- name: the_bill_is_its_entries
+with billed as (
+    select c.account_id, ledger.month_of(c.day) as month, -sum(c.cost) as amount from ledger.charges c group by 1, 2
+    union all
+    select p.account_id, ledger.month_of((p.at_s / 86400)::int), sum(e.amount)
+    from ledger.postings p cross join lateral unnest(p.lines, p.amounts) as e (line, amount)
+    where e.line like 'purse:%' and p.kind in ('grant', 'raise', 'expire', 'reverse') group by 1, 2
+), b as (
+    select account_id, month, sum(amount) as amount from billed group by 1, 2
+), e as (
+    select e.account_id, ledger.month_of(coalesce(c.day, (e.at_s / 86400)::int)) as month, sum(e.amount) as amount
+    from ledger.entries e
+    left join ledger.charges c
+        on c.account_id = e.account_id and e.kind = 'settle' and 'req:' || c.request_id = e.external_id
+    where e.line like 'purse:%' group by 1, 2
+)
+select account_id, 'month ' || month as subject, coalesce(e.amount, 0)::text as expected,
+       coalesce(b.amount, 0)::text as found
+from b full join e using (account_id, month)
+where coalesce(e.amount, 0) <> coalesce(b.amount, 0)
+
+-- name: an_idempotency_key_runs_with_its_hold
+select i.account_id, 'key ' || i.key as subject,
+       case h.state when 'open' then 'running' when 'settled' then 'done' else 'no key' end as expected,
+       i.state as found
+from ledger.idempotency i
+left join ledger.holds h on h.account_id = i.account_id and h.request_id = i.request_id
+where i.state is distinct from case h.state when 'open' then 'running' when 'settled' then 'done' end
+
+-- name: the_counts_of_a_minute_are_not_negative
+select account_id, 'key ' || key_id as subject, '0 or more' as expected, least(requests, tokens)::text as found
+from (
+    select r.account_id, r.key_id, (select min(x) from unnest(r.requests) x) as requests,
+           (select min(x) from unnest(r.tokens) x) as tokens
+    from ledger.rates r
+) r
+where least(requests, tokens) < 0
 
 -- name: the_books_are_append_only
 select null::bigint as account_id, x.name as subject, 'two triggers that refuse changes' as expected,

@@ -297,6 +297,8 @@ class Ledger:
         """
         if not all(0 <= cost <= MAX_NANO for cost in (settlement.cost_nano, *map(_cost, settlement.attempts))):
             raise InvalidRequest(reason=f"A cost is between 0 and {format_usd(MAX_NANO)} USD.")
+        if not all(attempt.upstream for attempt in settlement.attempts):
+            raise InvalidRequest(reason="An attempt names its upstream.")
         row = await self._end(hold, "settle", settlement)
         match row["outcome"]:
             case "charged":
@@ -786,7 +788,13 @@ def _written_attempts(attempts: Sequence[Attempt]) -> str | None:
 
 
 def _rate(row: asyncpg.Record) -> RateState | None:
-    return None if row["rates"] is None else RateState(*row["rates"])
+    if row["rates"] is None:
+        return None
+    rpm, requests, requests_reset_s, tpm, tokens, tokens_reset_s = row["rates"]
+    return RateState(
+        *((None, None, None) if rpm is None else (rpm, requests, requests_reset_s)),
+        *((None, None, None) if tpm is None else (tpm, tokens, tokens_reset_s)),
+    )
 
 
 def _held_or_refused(request: HoldRequest | _Extension, row: asyncpg.Record) -> Hold | Exception:

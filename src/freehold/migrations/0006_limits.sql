@@ -175,7 +175,7 @@ declare
     g_at int; g_available bigint;
     -- the key's spend so far
     k_day bigint; k_month bigint; k_total bigint; k_day_left bigint; k_month_left bigint; k_total_left bigint;
-    v_left bigint; v_need bigint; v_part bigint; v_lo int; v_month int; v_first int; v_after int; v_found int; v_of_day bigint; v_of_month bigint;
+    v_left bigint; v_need bigint; v_part bigint; v_lo int; v_month int; v_first int; v_after int; v_found int; v_from int; v_of_day bigint; v_of_month bigint;
     -- what the key asked for in the last 60 s, where it is limited
     v_wall bigint; v_second bigint; k_limited boolean; k_requests bigint[]; k_tokens bigint[];
     k_requested bigint; k_took bigint;
@@ -183,7 +183,10 @@ declare
     i record; i_keys text[]; i_digests bytea[]; i_requests uuid[]; i_items int[] := '{}';
     -- holds opened or extended by this batch, and their new legs
     h_items int[] := '{}'; h_amounts bigint[] := '{}'; h_days int[] := '{}'; h_lo int[] := '{}'; h_hi int[] := '{}';
-    h_seconds bigint[] := '{}'; h_extended boolean := false; h_limited boolean := false;
+    h_seconds bigint[] := '{}'; h_limited boolean := false;
+    -- all legs of the holds extended by it
+    e_grants bigint[] := '{}'; e_sources text[] := '{}'; e_amounts bigint[] := '{}'; e_ends bigint[] := '{}';
+    e_count int := 0;
     l_accounts bigint[] := '{}'; l_grants bigint[] := '{}'; l_sources text[] := '{}'; l_amounts bigint[] := '{}';
     l_ends bigint[] := '{}'; l_count int := 0;
 begin
@@ -214,6 +217,7 @@ begin
                     else ledger.key_held_in(r.account_id, r.key_id, v_month) end as month_held,
                h.state as h_state, h.epoch as h_epoch, h.key_id as h_key, h.asked as h_asked, h.amount as h_amount,
                h.price_version as h_price, h.day as h_day, h.step as h_step, h.leg_grants, h.leg_sources, h.leg_amounts,
+               h.leg_ends,
                g.ids, g.sources, g.lefts, g.ends, g.available
         from (
             select u.*, row_number() over (partition by u.account_id order by u.key_id, u.item) = 1 as first
@@ -427,23 +431,37 @@ begin
         end if;
         h_items := h_items || item;
         h_amounts := h_amounts || amount;
-        h_lo := h_lo || v_lo;
-        h_hi := h_hi || l_count;
         h_seconds := h_seconds || case when k_limited then v_second end;
         outcome := 'held';
-        grant_ids := l_grants[v_lo:l_count]; sources := l_sources[v_lo:l_count]; amounts := l_amounts[v_lo:l_count];
         if q.step = 0 then
             h_days := h_days || v_now.day;
-            number := v_now.day;
-            used := 0;
+            h_lo := h_lo || v_lo;
+            h_hi := h_hi || l_count;
+            number := v_now.day; used := 0;
+            grant_ids := l_grants[v_lo:l_count]; sources := l_sources[v_lo:l_count];
+            amounts := l_amounts[v_lo:l_count];
         else
+            v_from := e_count + 1;
+            e_grants := e_grants || q.leg_grants; e_sources := e_sources || q.leg_sources;
+            e_amounts := e_amounts || q.leg_amounts; e_ends := e_ends || q.leg_ends;
+            e_count := e_count + cardinality(q.leg_grants);
+            for j in v_lo .. l_count loop
+                v_found := array_position(e_grants, l_grants[j], v_from);
+                if v_found is not null then
+                    e_amounts[v_found] := e_amounts[v_found] + l_amounts[j];
+                else
+                    e_grants := e_grants || l_grants[j]; e_sources := e_sources || l_sources[j];
+                    e_amounts := e_amounts || l_amounts[j]; e_ends := e_ends || l_ends[j];
+                    e_count := e_count + 1;
+                end if;
+            end loop;
             h_days := h_days || q.h_day;
-            h_extended := true;
-            number := q.h_day;
-            used := q.step;
+            h_lo := h_lo || v_from;
+            h_hi := h_hi || e_count;
+            number := q.h_day; used := q.step;
             amount := q.h_amount + amount;
-            grant_ids := q.leg_grants || grant_ids; sources := q.leg_sources || sources;
-            amounts := q.leg_amounts || amounts;
+            grant_ids := e_grants[v_from:e_count]; sources := e_sources[v_from:e_count];
+            amounts := e_amounts[v_from:e_count];
         end if;
         return next;
     end loop;
@@ -487,18 +505,16 @@ begin
            case when n.second is not null then p_tokens[n.item] end
     from unnest(h_items, h_amounts, h_lo, h_hi, h_seconds) as n (item, amount, lo, hi, second)
     where p_steps[n.item] = 0;
-    if h_extended then
+    if e_count > 0 then
         update ledger.holds h
         set amount = h.amount + n.amount, step = p_steps[n.item],
-            leg_grants = h.leg_grants || l_grants[n.lo:n.hi], leg_sources = h.leg_sources || l_sources[n.lo:n.hi],
-            leg_amounts = h.leg_amounts || l_amounts[n.lo:n.hi], leg_ends = h.leg_ends || l_ends[n.lo:n.hi],
-            tokens = coalesce(h.tokens + p_tokens[n.item], h.tokens),
-            rate_second = case when p_tokens[n.item] > 0 then coalesce(n.second, h.rate_second)
-                               else h.rate_second end,
-            rate_tokens = case when p_tokens[n.item] > 0 and n.second = h.rate_second
-                               then h.rate_tokens + p_tokens[n.item]
-                               when p_tokens[n.item] > 0 and n.second is not null then p_tokens[n.item]
-                               else h.rate_tokens end
+            leg_grants = e_grants[n.lo:n.hi], leg_sources = e_sources[n.lo:n.hi],
+            leg_amounts = e_amounts[n.lo:n.hi], leg_ends = e_ends[n.lo:n.hi],
+            tokens = case when n.second is null then h.tokens else coalesce(h.tokens, 0) + p_tokens[n.item] end,
+            rate_second = coalesce(n.second, h.rate_second),
+            rate_tokens = case when n.second is null then h.rate_tokens
+                               when n.second = h.rate_second then h.rate_tokens + p_tokens[n.item]
+                               else p_tokens[n.item] end
         from unnest(h_items, h_amounts, h_lo, h_hi, h_seconds) as n (item, amount, lo, hi, second)
         where p_steps[n.item] > 0 and h.account_id = p_accounts[n.item] and h.request_id = p_requests[n.item];
     end if;
@@ -689,6 +705,10 @@ begin
     ) d
     where k.account_id = d.account_id and k.key_id = d.key_id;
 
+    update ledger.holds h set state = x.state
+    from unnest(e_items, e_states) as x (item, state)
+    where h.account_id = p_accounts[x.item] and h.request_id = p_requests[x.item] and h.state = 'open';
+
     foreach n in array o_charges loop
         -- Rare: an upstream that billed more than the worst case. One by one, on the balances as they are now.
         v_over := c_absorbed[n];
@@ -732,10 +752,6 @@ begin
             month_used = k.month_used + case when k.month = ledger.month_of(c_days[n]) then v_took else 0 end
         where k.account_id = p_accounts[c_items[n]] and k.key_id = c_keys[n];
     end loop;
-
-    update ledger.holds h set state = x.state
-    from unnest(e_items, e_states) as x (item, state)
-    where h.account_id = p_accounts[x.item] and h.request_id = p_requests[x.item] and h.state = 'open';
 
     insert into ledger.charges (account_id, request_id, key_id, model, usage, price_version, held, cost, absorbed,
                                 outcome, estimated, day, at_s, leg_grants, leg_sources, leg_amounts,
