@@ -97,6 +97,12 @@ def test_the_explicit_maximum_is_read_under_both_names(fields: dict[str, Any], m
         ({"model": 3}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
+        ({"messages": ["hello"]}, "messages"),
+        ({"messages": [{"content": "hello"}]}, "messages"),
+        ({"messages": [{"role": 5, "content": "hello"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": ["f"]}]}, "messages"),
         ({"tools": {}}, "tools"),
     ],
 )

@@ -100,14 +100,32 @@ def _wants_usage(options: object, stream: bool) -> bool:
 
 
 def _check_messages(messages: object) -> None:
-    """The rest of the shape is the bound's to check; here only what refers to files that an upstream keeps."""
+    """What no server could read, or many answer with a fault of their own, and what refers to files that one keeps.
+
+    The rest of the shape is the bound's to check.
+    """
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest(reason="messages is not a list with at least one message.", param="messages")
     for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            raise InvalidRequest(reason="A message is not an object with role and content.", param="messages")
+        if not isinstance(message.get("role"), str):
+            raise InvalidRequest(reason="A message has no role, such as user or assistant.", param="messages")
+        calls = message.get("tool_calls")
+        if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            raise InvalidRequest(reason="tool_calls is not a list of objects.", param="messages")
+        content = message.get("content")
         for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict) and (part.get("type") in FILE_PARTS or "file_id" in part):
-                raise UnsupportedParameter(reason=f"File ids in messages are not supported: {STATE}.", param="messages")
+            _check_part(part)
+
+
+def _check_part(part: object) -> None:
+    if not isinstance(part, dict):
+        return
+    if part.get("type") in FILE_PARTS or "file_id" in part:
+        raise UnsupportedParameter(reason=f"File ids in messages are not supported: {STATE}.", param="messages")
+    if part.get("type") == "text" and not isinstance(part.get("text"), str):
+        raise InvalidRequest(reason="A part of content of type text has no text.", param="messages")
 
 
 def _check_tools(tools: object) -> None:
