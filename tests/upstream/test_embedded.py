@@ -88,14 +88,23 @@ async def test_a_stream_has_no_usage_unless_asked(embedded: OpenAICompatible) ->
 
 
 async def test_the_engines_own_fields_cannot_raise_the_output(embedded: OpenAICompatible) -> None:
-    _, body = await chat(embedded, "Tell a long story.", max_tokens=3, n_predict=200, ignore_eos=True)
-    assert body["usage"]["completion_tokens"] == 3
+    status, body = await chat(embedded, "Tell a long story.", max_tokens=3, n_predict=200, ignore_eos=True)
+    assert status == 200
+    assert 0 < body["usage"]["completion_tokens"] <= 3
 
 
 async def test_a_prompt_beyond_the_context_is_told_apart(embedded: OpenAICompatible) -> None:
     status, body = await chat(embedded, "word " * 4_500)
     assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
     assert str(CONTEXT_TOKENS) in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"messages": [{"role": "user", "name": 5}]}, {"tools": [{"type": "function", "function": {}}]}]
+)
+async def test_what_the_engine_cannot_read_is_the_callers_fault(embedded: OpenAICompatible, fields: Any) -> None:
+    status, answer = await chat(embedded, **fields)
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
 
 
 async def test_leaving_a_stream_frees_its_slot(embedded: OpenAICompatible) -> None:

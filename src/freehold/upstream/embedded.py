@@ -208,7 +208,9 @@ async def _refusal(answer: HttpAnswer) -> _Refused:
     if kind == "exceed_context_size_error":
         said = f"The prompt has {error.get('n_prompt_tokens')} tokens; {CHAT.id} has room for {CONTEXT_TOKENS}."
         return _Refused(400, said, "context_length_exceeded")
-    return _Refused(answer.status, message, "invalid_request" if answer.status < 500 else "upstream_error")
+    # llama.cpp calls it a fault of its own when it can't read messages or tools.
+    status = 400 if message.startswith("Failed to parse ") else answer.status
+    return _Refused(status, message, "invalid_request" if status < 500 else "upstream_error")
 
 
 def _models() -> dict[str, Any]:
