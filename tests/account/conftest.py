@@ -24,7 +24,7 @@ from freehold.identity.model import CallerKind
 from freehold.identity.settings import IdentitySettings
 from freehold.identity.tokens import new_token
 from freehold.ledger.ledger import Ledger
-from freehold.ledger.model import Charge, HoldRequest, Settlement, Source
+from freehold.ledger.model import Charge, Difference, HoldRequest, Settlement, Source
 from freehold.pricing.book import Prices
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.scripted import Scripted
@@ -48,6 +48,7 @@ class Promised:
         self.daily_nano: dict[int, int] = {}
         self.refreshed: list[int] = []
         self.fault: Exception | None = None
+        self.differing: list[Difference] = []
 
     async def refresh(self, account_id: int) -> None:
         self.refreshed.append(account_id)
@@ -59,6 +60,9 @@ class Promised:
 
     async def next_days(self, account_id: int, n: int) -> Sequence[tuple[int, int]]:
         return [(TODAY.number + 1 + i, self.daily_nano.get(account_id, 0)) for i in range(n)]
+
+    async def check(self) -> Sequence[Difference]:
+        return self.differing
 
 
 @dataclass(frozen=True)

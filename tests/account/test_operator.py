@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from freehold.ledger.model import Difference
 from freehold.ledger.problems import StalePrice
 
 from .conftest import Office
@@ -125,3 +126,10 @@ async def test_the_books_balance_and_a_difference_is_named(office: Office) -> No
     read = await office.ok("GET", "/v1/admin/books", office.admin)
     assert read["balanced"] is False
     assert read["differences"][0]["account_id"] == account_id
+
+
+async def test_a_grant_that_the_chain_does_not_back_unbalances_the_books(office: Office) -> None:
+    office.allowance.differing = [Difference("the allowance of a day is what is staked", 7, "2027-01-15", "0", "5")]
+    read = await office.ok("GET", "/v1/admin/books", office.admin)
+    assert read["balanced"] is False
+    assert [(row["account_id"], row["expected"], row["found"]) for row in read["differences"]] == [(7, "0", "5")]

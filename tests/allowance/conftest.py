@@ -37,6 +37,9 @@ class Register:
             raise NotFound(reason=f"There is no account {account_id}.")
         return self._accounts[account_id]
 
+    async def addresses(self) -> dict[str, int]:
+        return {account.address: account.id for account in self._accounts.values()}
+
     async def account_of_address(self, address: str) -> Account | None:
         return next((account for account in self._accounts.values() if account.address == address), None)
 
@@ -73,7 +76,7 @@ class Office:
         return Allowance(self.ledger, Store(self.database), self.register, self.emitter.deployment)
 
     async def close_books(self) -> None:
-        assert await self.ledger.check() == []
+        assert [*await self.ledger.check(), *await self.allowance.check()] == []
 
 
 @pytest.fixture

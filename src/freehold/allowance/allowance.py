@@ -1,26 +1,28 @@
 """Chain events into grants: the day's allowance, deposits, and what a reorg takes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Protocol
 
 import asyncpg
 
-from freehold.allowance import rules
+from freehold.allowance import books, rules
 from freehold.chain.model import DEV_CHAIN_ID, AllowanceChanged, Deployment, Deposited, Event, Progress
 from freehold.chain.store import Change, Store
 from freehold.clock import Day
 from freehold.db import Connection, statements
 from freehold.identity.model import Account
+from freehold.ledger.books import IssuedAccount, issued
 from freehold.ledger.ledger import Ledger
-from freehold.ledger.model import FOREVER_S, Source
+from freehold.ledger.model import FOREVER_S, Difference, Source
 from freehold.money import MAX_NANO, usdc_to_nano
 from freehold.problems import LedgerUnavailable
 
 _SQL = statements("freehold.allowance")
 _CHANGES = 500
+_FROM_CHAIN = (Source.ALLOWANCE, Source.PREPAID)
 _AT_ONCE = 2
 """Accounts refreshed at once in one worker: each takes a connection of the pool while it waits for the ledger's."""
 
@@ -31,6 +33,8 @@ class Accounts(Protocol):
     async def account(self, account_id: int) -> Account: ...
 
     async def account_of_address(self, address: str) -> Account | None: ...
+
+    async def addresses(self) -> dict[str, int]: ...
 
 
 class Allowance:
@@ -86,6 +90,57 @@ class Allowance:
         async with self._database.pool.acquire() as connection:
             events = await self._changes_of(connection, account)
         return [(day, rules.nano_down(rules.allowance(events, day))) for day in range(today + 1, today + 1 + n)]
+
+    async def check(self) -> list[Difference]:
+        """Where grants aren't what the chain grants: of open days exactly, of ended ones never more. Changes nothing.
+
+        What differs at a glance is looked at again while nobody grants; an account of which the reader has news that
+        nobody has followed yet is left out. Raises LedgerUnavailable.
+        """
+        address_of = {account_id: address for address, account_id in (await self._accounts.addresses()).items()}
+        suspects = [one for one in await self._differing(address_of) if one in address_of]
+        found: list[Difference] = []
+        for account_id in suspects:
+            async with self._alone(account_id) as connection:
+                found += await self._differences(connection, account_id, address_of[account_id])
+        return found
+
+    async def _differing(self, address_of: Mapping[int, str]) -> list[int]:
+        """Accounts whose grants differ from their events, both as they are now."""
+        today = await self._today()
+        async with self._database.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+            events = await self._store.all_events(connection, self._deployment)
+            deposits: dict[int, dict[str, str]] = {}
+            for row in await connection.fetch(_SQL["deposits"], None):
+                deposits.setdefault(row["account_id"], {})[row["event"]] = row["grant_external_id"]
+            accounts = await issued(connection, _FROM_CHAIN)
+        differing = []
+        for account in accounts:
+            of_it = events.get(address_of.get(account.account_id, ""), [])
+            told = books.Told(of_it, deposits.get(account.account_id, {}), today)
+            if books.differences(account, told, self._deployment.operator):
+                differing.append(account.account_id)
+        return differing
+
+    async def _differences(self, connection: Connection, account_id: int, address: str) -> list[Difference]:
+        """Of one account, alone: neither a worker nor the follower is between reading an event and granting it."""
+        followed = (await self._row("progress"))["seq"]
+        events = await self._store.events_of(connection, self._deployment, address)
+        if await self._store.changed_after(connection, followed, address):
+            return []
+        rows = await connection.fetch(_SQL["deposits"], account_id)
+        told = books.Told(
+            events=events,
+            deposits={row["event"]: row["grant_external_id"] for row in rows},
+            today=await self._today(),
+            reverted=await self._store.last_reversal(connection, self._deployment, address) > 0,
+        )
+        accounts: Sequence[IssuedAccount] = await issued(connection, _FROM_CHAIN, account_id)
+        return [one for account in accounts for one in books.differences(account, told, self._deployment.operator)]
+
+    async def _today(self) -> int | None:
+        time = await self._ledger.time()
+        return time.opened_day if time.opened_day == Day.of(time.at_s).number else None
 
     # ---- one account
 

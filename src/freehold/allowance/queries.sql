@@ -13,6 +13,9 @@ update allowance_progress set newest_day = $1 where newest_day < $1;
 -- name: posted
 select event from allowance_deposit where account_id = $1;
 
+-- name: deposits
+select account_id, event, grant_external_id from allowance_deposit where $1::bigint is null or account_id = $1;
+
 -- name: deposit
 select grant_external_id from allowance_deposit where event = $1;
 

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import asyncpg
 
+from freehold.allowance.allowance import Allowance
 from freehold.app.first import open_database
+from freehold.app.plan import load_deployment
 from freehold.app.settings import Settings
+from freehold.chain.model import Deployment
+from freehold.chain.store import Store
+from freehold.clock import SystemClock
+from freehold.db import Database
 from freehold.host.postgres import Postgres
 from freehold.host.process import HostError
+from freehold.identity.identity import Identity
+from freehold.identity.settings import IdentitySettings
 from freehold.ledger import books
+from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Difference
 
 
@@ -23,17 +32,28 @@ def books_check(settings: Settings) -> list[Difference]:
     Of a server that doesn't run, the embedded PostgreSQL is started for the moment. Raises HostError.
     """
     with database_url(settings) as url:
-        return asyncio.run(_check(url))
+        return asyncio.run(_check(url, settings))
 
 
-async def _check(url: str) -> list[Difference]:
+async def _check(url: str, settings: Settings) -> list[Difference]:
+    file = settings.deployment or settings.data / "deployment.toml"
     database = await open_database(url)
     try:
-        return await books.check(database)
+        found = await books.check(database)
+        if file.exists():
+            found += await _chain_check(database, load_deployment(file, settings.operator, settings.confirmations))
+        return found
     except asyncpg.PostgresError as reason:
         raise HostError(f"The books can't be checked: {reason}.") from None
     finally:
         await database.close()
+
+
+async def _chain_check(database: Database, deployment: Deployment) -> list[Difference]:
+    """Grants against what was read of the chain."""
+    clock = SystemClock()
+    identity = Identity(database, clock=clock, settings=IdentitySettings("127.0.0.1", deployment.chain_id))
+    return await Allowance(Ledger(database, clock=clock), Store(database), identity, deployment).check()
 
 
 @contextmanager

@@ -47,6 +47,17 @@ select * from chain_event
 where beneficiary = $1 and contract = any($2::text[]) and chain_id = $3 and not reverted
 order by block_number, log_index;
 
+-- name: all_events
+select * from chain_event
+where contract = any($1::text[]) and chain_id = $2 and not reverted
+order by block_number, log_index;
+
+-- name: changed_after
+select exists (
+    select from chain_change change join chain_event event on event.id = change.event_id
+    where change.seq > $1 and event.beneficiary = $2
+);
+
 -- name: changes
 select change.seq, change.reverted as taken_back, event.*
 from chain_change change join chain_event event on event.id = change.event_id

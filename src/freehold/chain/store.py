@@ -88,6 +88,13 @@ class Store:
         rows = await connection.fetch(_SQL["events_of"], beneficiary, _contracts(deployment), deployment.chain_id)
         return [_event(row) for row in rows]
 
+    async def all_events(self, connection: Connection, deployment: Deployment) -> dict[str, list[Event]]:
+        """Every event at these contracts that stands, in the chain's order, by beneficiary."""
+        found: dict[str, list[Event]] = {}
+        for row in await connection.fetch(_SQL["all_events"], _contracts(deployment), deployment.chain_id):
+            found.setdefault(row["beneficiary"], []).append(_event(row))
+        return found
+
     async def beneficiaries(self, deployment: Deployment) -> list[str]:
         """Every address that an event of these contracts stands for."""
         rows = await self.database.fetch(_SQL["beneficiaries"], _contracts(deployment), deployment.chain_id)
@@ -101,6 +108,10 @@ class Store:
         """`seq` of the newest change that took back the event at `place`; 0 when it always stood."""
         where = (place.chain_id, place.block_hash, place.tx_hash, place.log_index)
         return int(await connection.fetchval(_SQL["last_reversal_of"], *where))
+
+    async def changed_after(self, connection: Connection, seq: int, beneficiary: str) -> bool:
+        """Whether an event of `beneficiary` came or went after the change `seq`."""
+        return bool(await connection.fetchval(_SQL["changed_after"], seq, beneficiary))
 
     async def changes(self, after_seq: int, limit: int) -> list[Change]:
         """The feed after `after_seq`, oldest first."""

@@ -186,8 +186,8 @@ async def set_price(
 
 @router.get("/books", summary="Check the books", responses=answers(401, 403))
 async def books(services: Services, _caller: Operator) -> BooksOut:
-    """Recompute everything from the entries and say what differs."""
-    found = await services.ledger.check()
+    """Recompute everything from the entries, compare grants with the chain, and say what differs."""
+    found = [*await services.ledger.check(), *await services.allowance.check()]
     return BooksOut(
         balanced=not found,
         differences=[

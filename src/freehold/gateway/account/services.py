@@ -8,6 +8,7 @@ from freehold.chain.model import Deployment
 from freehold.db import Database
 from freehold.identity.identity import Identity
 from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import Difference
 from freehold.pricing.book import Prices
 from freehold.upstream.catalogue import Catalogue
 
@@ -21,6 +22,10 @@ class Allowance(Protocol):
 
     async def next_days(self, account_id: int, n: int) -> Sequence[tuple[int, int]]:
         """(day number, nano-USD) of the `n` days after today, as the chain stands."""
+        ...
+
+    async def check(self) -> Sequence[Difference]:
+        """Where what was granted isn't what the chain grants."""
         ...
 
 
