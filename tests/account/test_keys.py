@@ -40,6 +40,21 @@ async def test_secrets_are_stored_nowhere_and_logged_nowhere(office: Office, cap
         assert part not in caplog.text
 
 
+async def test_limits_per_month_and_per_minute_are_set_changed_and_taken_away(office: Office) -> None:
+    token = (await office.sign_in())["token"]
+    asked = {"month_cap_usd": "30", "rpm": 60, "tpm": 100_000}
+    made = await office.ok("POST", "/v1/account/keys", token, {"name": "limited", **asked})
+    path = f"/v1/account/keys/{made['id']}"
+    assert (made["month_cap_nano"], made["rpm"], made["tpm"]) == (30_000_000_000, 60, 100_000)
+    changed = await office.ok("PATCH", path, token, {"rpm": 5})
+    assert (changed["month_cap_usd"], changed["rpm"], changed["tpm"]) == ("30.00", 5, 100_000)
+    freed = await office.ok("PATCH", path, token, {"month_cap_usd": None, "rpm": None, "tpm": None})
+    assert (freed["month_cap_nano"], freed["rpm"], freed["tpm"]) == (None, None, None)
+    assert (freed["month_used_usd"], freed["month_held_usd"]) == ("0.00", "0.00")
+    standing = await office.services.ledger.key_limits(made["account_id"], made["id"])
+    assert (standing.month_cap_nano, standing.rpm, standing.tpm) == (None, None, None)
+
+
 async def test_a_key_is_written_here_and_in_the_ledger_or_nowhere(office: Office) -> None:
     account_id, secret = await office.local()
     await office.services.database.execute(
@@ -140,6 +155,10 @@ async def test_a_key_tells_what_it_spent(office: Office) -> None:
         ({"expires_at": "2027-01-15T08:00:00Z"}, "expires_at"),
         ({"expires_at": "tomorrow"}, "expires_at"),
         ({"day_cap_usd": 0.1}, "day_cap_usd"),
+        ({"month_cap_usd": "-1"}, "month_cap_usd"),
+        ({"rpm": 0}, "rpm"),
+        ({"tpm": "10"}, "tpm"),
+        ({"tpm": 2**31}, "tpm"),
         ({"day_cap_usd": "-1"}, "day_cap_usd"),
         ({"day_cap_usd": "0.0000000001"}, "day_cap_usd"),
         ({"total_cap_usd": "99999999999"}, "total_cap_usd"),

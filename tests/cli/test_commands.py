@@ -150,6 +150,17 @@ def test_a_key_is_created_listed_changed_and_revoked(server: Server, account: Ma
     assert "revoked" in server.refused("chat", "Hi", "--api-key", made["secret"])
 
 
+def test_a_keys_month_and_rates_are_limited_and_freed(server: Server, account: Make) -> None:
+    account_id = granted(server, account("rates"))
+    limits = ("--month-cap", "3", "--rpm", "60", "--tpm", "none")
+    made = server.json("keys", "create", "slow", *limits, "--account", account_id)
+    assert (made["month_cap_usd"], made["rpm"], made["tpm"]) == ("3.00", 60, None)
+    freed = server.json("keys", "update", str(made["id"]), "--rpm", "none", "--tpm", "9", "--account", account_id)
+    assert (freed["month_cap_usd"], freed["rpm"], freed["tpm"]) == ("3.00", None, 9)
+    wrong = server.run("keys", "create", "k", "--rpm", "1.5", "--account", account_id)
+    assert wrong.exit_code == 2 and "whole number" in wrong.stderr
+
+
 def test_a_key_that_is_not_there_is_refused(server: Server) -> None:
     assert server.refused("keys", "revoke", "999999")
 

@@ -1,5 +1,6 @@
 """Commands on an account: balance, usage, receipts, keys, and who is signed in."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,6 +12,20 @@ from freehold.cli.session import OPERATOR_ACCOUNT, Session, acting, common, ende
 GROUPS = ("day", "hour", "model", "key")
 NONE = "none"
 """Takes a limit away."""
+
+
+class PerMinute(click.ParamType[str]):
+    """A whole number above 0, or `none`; kept as text."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != NONE and not (str(value).isdecimal() and 0 < int(value) < 2**31):
+            self.fail(f"{value!r} is not a whole number above 0.", param, ctx)
+        return str(value)
+
+
+PER_MINUTE = PerMinute()
 
 
 # --- balance ----------------------------------------------------------------------------------------------------------
@@ -198,7 +213,10 @@ def keys() -> None:
 @click.option("--model", "models", multiple=True, metavar="ID", help="Only this model. Repeatable.")
 @click.option("--expires", metavar="TIME", help="When it ends, such as 2026-12-31T00:00:00Z.")
 @click.option("--day-cap", metavar="USD", help="The most that it may spend in a UTC day.")
+@click.option("--month-cap", metavar="USD", help="The most that it may spend in a calendar month, UTC.")
 @click.option("--total-cap", metavar="USD", help="The most that it may ever spend.")
+@click.option("--rpm", type=PER_MINUTE, metavar="N", help="The most requests in any 60 seconds.")
+@click.option("--tpm", type=PER_MINUTE, metavar="N", help="The most tokens in any 60 seconds.")
 @acting
 def keys_create(
     session: Session,
@@ -206,11 +224,10 @@ def keys_create(
     scopes: tuple[str, ...],
     models: tuple[str, ...],
     expires: str | None,
-    day_cap: str | None,
-    total_cap: str | None,
+    **limits: str | None,
 ) -> None:
     """Create an API key; its secret is shown this once."""
-    wanted: dict[str, Any] = {"name": name, **_limits(models, expires, day_cap, total_cap)}
+    wanted: dict[str, Any] = {"name": name, **_limits(models, expires, limits)}
     if scopes:
         wanted["scopes"] = list(scopes)
     client, query = session.account()
@@ -232,7 +249,21 @@ def keys_list(session: Session) -> None:
 
     def draw(out: Output) -> None:
         out.table(
-            ("id", "name", "begins", "scopes", "models", ">day cap", ">total cap", ">used", "ends", "state"),
+            (
+                "id",
+                "name",
+                "begins",
+                "scopes",
+                "models",
+                ">day cap",
+                ">month cap",
+                ">total cap",
+                ">rpm",
+                ">tpm",
+                ">used",
+                "ends",
+                "state",
+            ),
             [
                 (
                     str(row["id"]),
@@ -241,7 +272,10 @@ def keys_list(session: Session) -> None:
                     ", ".join(row.get("scopes") or ()),
                     ", ".join(row.get("models") or ()) or "all",
                     str(row.get("day_cap_usd") or "-"),
+                    str(row.get("month_cap_usd") or "-"),
                     str(row.get("total_cap_usd") or "-"),
+                    str(row.get("rpm") or "-"),
+                    str(row.get("tpm") or "-"),
                     str(row.get("total_used_usd", row.get("total_used", ""))),
                     when(row.get("expires_at")),
                     "revoked" if row.get("revoked_at") else str(row.get("state", "active")),
@@ -261,7 +295,10 @@ def keys_list(session: Session) -> None:
 )
 @click.option("--expires", metavar="TIME", help="When it ends; 'none' for never.")
 @click.option("--day-cap", metavar="USD", help="The most that it may spend in a UTC day; 'none' for no cap.")
+@click.option("--month-cap", metavar="USD", help="The most in a calendar month, UTC; 'none' for no cap.")
 @click.option("--total-cap", metavar="USD", help="The most that it may ever spend; 'none' for no cap.")
+@click.option("--rpm", type=PER_MINUTE, metavar="N", help="The most requests in any 60 seconds; 'none' for no limit.")
+@click.option("--tpm", type=PER_MINUTE, metavar="N", help="The most tokens in any 60 seconds; 'none' for no limit.")
 @acting
 def keys_update(
     session: Session,
@@ -269,13 +306,12 @@ def keys_update(
     name: str | None,
     models: tuple[str, ...],
     expires: str | None,
-    day_cap: str | None,
-    total_cap: str | None,
+    **limits: str | None,
 ) -> None:
-    """Change a key's name, models, end or caps; it holds from the next request on."""
-    changes = _limits(models, expires, day_cap, total_cap) | ({"name": name} if name else {})
+    """Change a key's name, models, end, caps or rates; it holds from the next request on."""
+    changes = _limits(models, expires, limits) | ({"name": name} if name else {})
     if not changes:
-        raise click.UsageError("Say what to change: --name, --model, --expires, --day-cap or --total-cap.")
+        raise click.UsageError("Say what to change: --name, --model, --expires, a cap, --rpm or --tpm.")
     client, query = session.account()
     path = f"/v1/account/keys/{segment(key_id)}"
     made = _own(session, lambda: client.call("PATCH", path, body=changes, query=query)).json()
@@ -301,7 +337,8 @@ def keys_show(session: Session) -> None:
     session.out.document({"api_key": key, "url": session.url}, lambda out: out.say(key))
 
 
-def _limits(models: tuple[str, ...], expires: str | None, day_cap: str | None, total_cap: str | None) -> dict[str, Any]:
+def _limits(models: tuple[str, ...], expires: str | None, limits: Mapping[str, str | None]) -> dict[str, Any]:
+    """The request's fields for what was given; `limits` are the options day_cap, month_cap, total_cap, rpm, tpm."""
     from freehold.money import format_usd, parse_usd
 
     wanted: dict[str, Any] = {}
@@ -309,9 +346,13 @@ def _limits(models: tuple[str, ...], expires: str | None, day_cap: str | None, t
         wanted["models"] = None if models == (NONE,) else list(models)
     if expires is not None:
         wanted["expires_at"] = None if expires == NONE else expires
-    for name, cap in (("day_cap_usd", day_cap), ("total_cap_usd", total_cap)):
-        if cap is not None:
-            wanted[name] = None if cap == NONE else format_usd(parse_usd(cap))
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        if name.endswith("_cap"):
+            wanted[f"{name}_usd"] = None if limit == NONE else format_usd(parse_usd(limit))
+        else:
+            wanted[name] = None if limit == NONE else int(limit)
     return wanted
 
 

@@ -686,6 +686,7 @@ class Ledger:
             purses = {row["source"]: row for row in await connection.fetch(self._sql["bill_purses"], *of)}
             top_ups = await connection.fetch(self._sql["bill_top_ups"], *of)
             lines = await connection.fetch(self._sql["bill_lines"], *of)
+            absorbed = await connection.fetch(self._sql["bill_absorbed"], *of)
         if head is None:
             raise _no_account(account_id)
         return Bill(
@@ -705,6 +706,7 @@ class Ledger:
                 )
                 for row in lines
             ),
+            absorbed={row["cause"]: row["amount"] for row in absorbed},
         )
 
     # ---- jobs and books

@@ -331,6 +331,8 @@ class Bill:
     purses: tuple[PurseBill, ...]
     top_ups: tuple[TopUp, ...]
     lines: tuple[BillLine, ...]
+    absorbed: Mapping[str, int] = field(default_factory=dict)
+    """nano-USD that the operator bore, by cause (overage, unsettled, reorg): not billed, and in no other figure."""
 
     @property
     def opening_nano(self) -> int:

@@ -192,6 +192,22 @@ where c.account_id = $1 and c.day >= $2::int and c.day < $3::int
 group by 1, 2, 3, 4
 order by 1, 2, 3, 4
 
+-- name: bill_absorbed
+select x.cause, sum(x.amount)::bigint as amount
+from (
+    select case c.outcome when 'unsettled' then 'unsettled' else 'overage' end as cause, c.absorbed as amount
+    from ledger.charges c
+    where c.account_id = $1 and c.day >= $2::int and c.day < $3::int
+    union all
+    select 'reorg', -e.amount
+    from ledger.postings p
+    cross join lateral unnest(p.lines, p.amounts) as e (line, amount)
+    where p.account_id = $1 and e.line = 'absorbed:reorg'
+      and p.at_s >= $2::int::bigint * 86400 and p.at_s < $3::int::bigint * 86400
+) x
+group by 1 having sum(x.amount) <> 0
+order by 1
+
 -- name: forget_answers
 select ledger.forget_answers($1)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import Field
 
-from freehold.clock import Day
+from freehold.clock import Day, Month
 from freehold.db import Connection
 from freehold.gateway.account.deps import ListsKeys, ManagesKeys, SeesOwn, Services
 from freehold.gateway.account.errors import answers
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/account", tags=["keys"])
 
 KeyId = Annotated[int, Path(ge=1, le=MAX_ID, description="The key's id.")]
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=3, description="What the key may be used for.")]
+PerMinute = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Models = Annotated[list[ModelId], Field(min_length=1, max_length=100)]
 
 
@@ -30,7 +31,10 @@ class KeyIn(In):
     models: Models | None = Field(default=None, description="Only these models; null for all.")
     expires_at: TimeIn | None = Field(default=None, description="When it ends, in ledger time; null for never.")
     day_cap_usd: UsdIn | None = Field(default=None, description="The most it may spend in a UTC day.")
+    month_cap_usd: UsdIn | None = Field(default=None, description="The most it may spend in a calendar month, UTC.")
     total_cap_usd: UsdIn | None = Field(default=None, description="The most it may ever spend.")
+    rpm: PerMinute | None = Field(default=None, description="The most requests in any 60 seconds.")
+    tpm: PerMinute | None = Field(default=None, description="The most tokens in any 60 seconds.")
 
 
 class KeyChangeIn(In):
@@ -41,7 +45,10 @@ class KeyChangeIn(In):
     models: Models | None = None
     expires_at: TimeIn | None = None
     day_cap_usd: UsdIn | None = None
+    month_cap_usd: UsdIn | None = None
     total_cap_usd: UsdIn | None = None
+    rpm: PerMinute | None = None
+    tpm: PerMinute | None = None
 
 
 class KeyOut(Out):
@@ -62,12 +69,20 @@ class KeyOut(Out):
     day_used_nano: int
     day_held_usd: str
     day_held_nano: int
+    month_cap_usd: str | None
+    month_cap_nano: int | None
+    month_used_usd: str
+    month_used_nano: int
+    month_held_usd: str
+    month_held_nano: int
     total_cap_usd: str | None
     total_cap_nano: int | None
     total_used_usd: str
     total_used_nano: int
     total_held_usd: str
     total_held_nano: int
+    rpm: int | None = Field(description="Requests that it may make in any 60 seconds; null for any number.")
+    tpm: int | None = Field(description="Tokens that it may take in any 60 seconds; null for any number.")
 
 
 class NewKeyOut(KeyOut):
@@ -165,6 +180,9 @@ async def write_new(
         expires_at_s=key.expires_at_s,
         day_cap_nano=asked.day_cap_usd,
         total_cap_nano=asked.total_cap_usd,
+        month_cap_nano=asked.month_cap_usd,
+        rpm=asked.rpm,
+        tpm=asked.tpm,
     )
     await services.ledger.put_key(conn, limits)
     return key, secret
@@ -188,6 +206,7 @@ async def shown(services: AccountServices, account_id: int, keys: list[ApiKey]) 
 
 def _shown(key: ApiKey, limits: KeyLimits, spend: KeySpend | None, now_s: float) -> KeyOut:
     today = spend is not None and spend.day == Day.of(now_s).number
+    this_month = spend is not None and spend.month == Month.of(now_s)
     if key.revoked_at_s is not None:
         state = "revoked"
     else:
@@ -207,9 +226,14 @@ def _shown(key: ApiKey, limits: KeyLimits, spend: KeySpend | None, now_s: float)
         **money("day_cap_usd", limits.day_cap_nano),
         **money("day_used_usd", spend.day_used_nano if spend and today else 0),
         **money("day_held_usd", spend.day_held_nano if spend and today else 0),
+        **money("month_cap_usd", limits.month_cap_nano),
+        **money("month_used_usd", spend.month_used_nano if spend and this_month else 0),
+        **money("month_held_usd", spend.month_held_nano if spend and this_month else 0),
         **money("total_cap_usd", limits.total_cap_nano),
         **money("total_used_usd", spend.total_used_nano if spend else 0),
         **money("total_held_usd", spend.total_held_nano if spend else 0),
+        rpm=limits.rpm,
+        tpm=limits.tpm,
     )
 
 
@@ -253,4 +277,7 @@ def _limited(limits: KeyLimits, key: ApiKey, wanted: dict[str, Any]) -> KeyLimit
         expires_at_s=key.expires_at_s,
         day_cap_nano=wanted.get("day_cap_usd", limits.day_cap_nano),
         total_cap_nano=wanted.get("total_cap_usd", limits.total_cap_nano),
+        month_cap_nano=wanted.get("month_cap_usd", limits.month_cap_nano),
+        rpm=wanted.get("rpm", limits.rpm),
+        tpm=wanted.get("tpm", limits.tpm),
     )
