@@ -8,7 +8,7 @@ ARGS ?=
 TESTS ?= tests
 BIN := .venv/bin
 
-.PHONY: help up setup setup-dev test check format format-check lint types imports generated generate lock wheels clean
+.PHONY: help bench up setup setup-dev test check format format-check lint types imports generated generate lock wheels clean
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -27,15 +27,18 @@ test: setup-dev  ## run the whole suite; TESTS=tests/ledger runs a part
 
 check: format-check lint types imports generated test  ## format, lint, types, imports, generated files, tests
 
+bench: setup-dev  ## measure beside LiteLLM, Portkey and nginx; ARGS="--quick" takes three minutes
+	@$(BIN)/python bench/run.py $(ARGS)
+
 format: setup-dev  ## write every file in the one format
-	@$(BIN)/ruff format src tests scripts
-	@$(BIN)/ruff check --fix --quiet src tests scripts
+	@$(BIN)/ruff format src tests scripts bench
+	@$(BIN)/ruff check --fix --quiet src tests scripts bench
 
 format-check: setup-dev
-	@$(BIN)/ruff format --check src tests scripts
+	@$(BIN)/ruff format --check src tests scripts bench
 
 lint: setup-dev  ## ruff
-	@$(BIN)/ruff check src tests scripts
+	@$(BIN)/ruff check src tests scripts bench
 
 types: setup-dev  ## mypy, strict
 	@$(BIN)/mypy
