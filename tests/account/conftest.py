@@ -166,9 +166,15 @@ class Office:
         return await self.ok("POST", "/v1/admin/grants", self.admin, body)
 
     async def charge(
-        self, secret: str, cost_nano: int, *, model: str = "scripted-echo", request: UUID | None = None
+        self,
+        secret: str,
+        cost_nano: int,
+        *,
+        model: str = "scripted-echo",
+        request: UUID | None = None,
+        came_to_nano: int | None = None,
     ) -> Charge:
-        """A call of this key that cost so much."""
+        """A call of this key that held so much, and cost that or what it came to."""
         key = await self.services.identity.key(secret)
         hold = await self.services.ledger.hold(
             HoldRequest(
@@ -183,14 +189,14 @@ class Office:
             )
         )
         return await self.services.ledger.settle(
-            hold, Settlement(cost_nano=cost_nano, model=model, usage={"input": 3, "output": cost_nano // 100})
+            hold, Settlement(cost_nano=came_to_nano or cost_nano, model=model, usage={"input": 3, "output": cost_nano // 100})
         )
 
 
 @pytest.fixture
 async def office(database: Database) -> AsyncIterator[Office]:
     clock = FrozenClock(NOW)
-    status = [ServerStatus("0.1.0", NOW, 1, reader_alive=True, head=12, confirmed=10, upstreams=("scripted",))]
+    status = [ServerStatus("0.1.0", NOW, 1, reader_alive=True, head=12, confirmed=10)]
     admin = new_token(CallerKind.OPERATOR)
     identity = Identity(database, clock=clock, settings=IdentitySettings("127.0.0.1:8402", DEV_CHAIN_ID))
     await identity.ensure_admin_token(admin)

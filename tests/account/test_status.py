@@ -47,6 +47,7 @@ async def test_status_tells_version_models_and_time(office: Office) -> None:
         "workers": 1,
         "models": ["scripted-echo", "scripted-exact", "scripted-embedding"],
         "upstreams": ["scripted"],
+        "health": [{"name": "scripted", "circuit": "closed", "failures": 0, "running": 0}],
         "ledger_time": "2027-01-15T08:00:00Z",
         "provisional": False,
         "day": "2027-01-15",

@@ -13,10 +13,11 @@ from uuid import UUID
 
 import uvicorn
 from openai import AsyncOpenAI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from freehold.clock import Day, SystemClock
 from freehold.db import Connection, Database
-from freehold.gateway.asgi import App, Message, Receive, Scope, Send, build
+from freehold.gateway.asgi import App, Receive, Scope, Send, build
 from freehold.gateway.door import Door
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.identity import Identity
@@ -29,7 +30,7 @@ from freehold.pricing.book import Prices
 from freehold.pricing.seed import SCRIPTED_PRICES
 from freehold.problems import NotFound, error_body
 from freehold.upstream.catalogue import Catalogue
-from freehold.upstream.model import Upstream
+from freehold.upstream.model import Terms, Upstream
 from freehold.upstream.scripted import Scripted
 
 SETTINGS = DoorSettings(read_on_s=0.2)
@@ -64,7 +65,7 @@ class InFlight:
 
     def __init__(self, app: App) -> None:
         self.left = asyncio.Event()
-        """Set when a call has learned that its client left."""
+        """Set when the server has learned, and said, that a client left."""
         self.called = asyncio.Event()
         """Set by the first request."""
         self._app = app
@@ -73,19 +74,13 @@ class InFlight:
         self._quiet.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def listen() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.left.set()
-            return message
-
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         self.called.set()
         self._quiet.clear()
         try:
-            await self._app(scope, listen, send)
+            await self._app(scope, receive, send)
         finally:
             self._running.discard(task)
             if not self._running:
@@ -99,6 +94,17 @@ class InFlight:
         """As a server does that is told to stop."""
         for task in self._running:
             task.cancel()
+
+
+def telling(left: asyncio.Event) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, which also says when a connection has ended."""
+
+    class Telling(HttpToolsProtocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            left.set()
+
+    return Telling
 
 
 class QuietServer(uvicorn.Server):
@@ -251,7 +257,7 @@ async def worker(
     identity = Identity(database, clock=clock, settings=IdentitySettings(domain="127.0.0.1", chain_id=402031))
     prices = Prices(database)
     await prices.refresh()
-    scripted = scripted or Scripted()
+    scripted = scripted or Scripted(terms=Terms(failures=1_000_000))
     allowance = OpenDays(ledger, Day.of(clock.now()).number)
     door = Door(
         ledger=ledger,
@@ -264,7 +270,7 @@ async def worker(
     app = InFlight(build(door, _nothing_else))
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
-        async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as server:
+        async with serve_on(app, left=app.left, send_buffer_bytes=send_buffer_bytes) as server:
             house.server, house.port, house.url = server, server.port, f"http://127.0.0.1:{server.port}/v1"
             yield house
             await house.close()
@@ -274,14 +280,18 @@ async def worker(
 
 
 @asynccontextmanager
-async def serve_on(app: App, *, send_buffer_bytes: int | None = None) -> AsyncIterator[QuietServer]:
+async def serve_on(
+    app: App, *, left: asyncio.Event | None = None, send_buffer_bytes: int | None = None
+) -> AsyncIterator[QuietServer]:
     """`app` under uvicorn on a free port of loopback; the kernel keeps `send_buffer_bytes` for a slow client."""
     listener = socket.socket()
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     listener.bind(("127.0.0.1", 0))
     listener.listen(1_024)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", http="httptools")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", http=telling(left or asyncio.Event())
+    )
     config.timeout_graceful_shutdown = 5
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -23,7 +23,7 @@ def test_of_two_upstreams_with_one_model_the_first_is_asked_and_both_are_known()
     one, two = Scripted("one", [model("a", "first")]), Scripted("two", [model("a", "second")])
     catalogue = Catalogue([one, two])
     assert catalogue.find("a") == (model("a", "first"), one)
-    assert [route.upstream.name for route in catalogue.routes("a")] == ["one", "two"]
+    assert [route.upstream.name for route in catalogue.serving("a").routes] == ["one", "two"]
     assert len(catalogue.models()) == 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from freehold.upstream.config import ConfigError, read_upstreams
-from freehold.upstream.model import Kind, Model
+from freehold.upstream.model import Kind, Model, Terms
 from freehold.upstream.openai_compatible import OpenAICompatible
 from freehold.upstream.scripted import Scripted
 
@@ -123,3 +123,45 @@ def test_no_fault_shows_a_key() -> None:
     with pytest.raises(ConfigError) as fault:
         read_upstreams([{**TABLE, "api_key": "sk-very-secret\n"}])
     assert "sk-very-secret" not in str(fault.value)
+
+
+def test_terms_say_when_an_upstream_is_used() -> None:
+    terms = {"priority": 1, "weight": 3, "max_concurrency": 8, "circuit_failures": 2, "circuit_open_s": 1.5}
+    (upstream,) = read_upstreams([{**TABLE, **terms}])
+    assert upstream.terms == Terms(priority=1, weight=3, max_concurrency=8, failures=2, open_s=1.5)
+    assert read_upstreams([TABLE])[0].terms == Terms()
+
+
+def test_what_an_upstream_costs_is_read_exactly_and_a_model_may_say_otherwise() -> None:
+    dear = {**MODEL, "id": "dear", "input_cost_usd_per_million": "2.5"}
+    costs = {"input_cost_usd_per_million": 0.15, "output_cost_usd_per_million": "0.6"}
+    (upstream,) = read_upstreams([{**TABLE, **costs, "models": [MODEL, dear]}])
+    assert (upstream.models["m"].input_cost_nano, upstream.models["m"].output_cost_nano) == (150_000_000, 600_000_000)
+    assert upstream.models["dear"].input_cost_nano == 2_500_000_000
+    assert upstream.models["dear"].cost_nano_up(input_tokens=1, output_tokens=1) == 3_100
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"priority": -1}, "priority of upstream up is not a whole number from 0 to 1,000"),
+        ({"weight": 0}, "weight of upstream up"),
+        ({"max_concurrency": None}, "max_concurrency of upstream up"),
+        ({"circuit_failures": 0}, "circuit_failures of upstream up"),
+        ({"circuit_open_s": 0}, "circuit_open_s of upstream up"),
+        (
+            {"input_cost_usd_per_million": "a lot"},
+            "input_cost_usd_per_million of model m of upstream up is not an amount",
+        ),
+        ({"output_cost_usd_per_million": -1}, "output_cost_usd_per_million of model m of upstream up is not an amount"),
+    ],
+)
+def test_terms_that_can_not_be_kept_are_refused(fault: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_upstreams([{**TABLE, **fault}])
+
+
+def test_a_model_is_of_one_kind_at_all_its_upstreams() -> None:
+    other = {**TABLE, "name": "other", "models": [{"id": "m", "kind": "embedding", "context_tokens": 9}]}
+    with pytest.raises(ConfigError, match="Model m is chat at upstream up and embedding at other"):
+        read_upstreams([TABLE, other])

@@ -55,12 +55,11 @@ HEAD_AGE_S = 1.0
 class _Status:
     """How the server is, as any of its workers can tell."""
 
-    def __init__(self, plan: Plan, rpc: Rpc, store: Store, ledger: Ledger, upstreams: tuple[str, ...]) -> None:
+    def __init__(self, plan: Plan, rpc: Rpc, store: Store, ledger: Ledger) -> None:
         self._plan = plan
         self._rpc = rpc
         self._store = store
         self._ledger = ledger
-        self._upstreams = upstreams
         self._head: int | None = None
         self._asked_at_s = float("-inf")
 
@@ -74,7 +73,6 @@ class _Status:
             reader_alive=cursor is not None and not ledger_time.provisional,
             head=await self._newest(),
             confirmed=cursor.number if cursor else None,
-            upstreams=self._upstreams,
         )
 
     async def _newest(self) -> int | None:
@@ -128,7 +126,6 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             ),
         )
         stack.push_async_callback(door.finish)
-        names = tuple(upstream.name for upstream in catalogue.upstreams)
         services = AccountServices(
             database=database,
             ledger=ledger,
@@ -137,7 +134,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             catalogue=catalogue,
             allowance=allowance,
             deployment=deployment,
-            status=_Status(plan, rpc, store, ledger, names),
+            status=_Status(plan, rpc, store, ledger),
             settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))

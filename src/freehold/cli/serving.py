@@ -49,7 +49,12 @@ def status(session: Session) -> None:
 
     def draw(out: Output) -> None:
         rows = [("server", session.url)]
-        rows += [(name.replace("_", " "), _shown(name, value)) for name, value in read.items() if name != "url"]
+        rows += [
+            (name.replace("_", " "), _shown(name, value))
+            for name, value in read.items()
+            if name not in ("url", "health")
+        ]
+        rows += [(f"upstream {upstream['name']}", _health(upstream)) for upstream in read.get("health", [])]
         rows += [
             (name.replace("_", " "), _shown(name, value))
             for name, value in chain.items()
@@ -59,6 +64,13 @@ def status(session: Session) -> None:
         out.facts(rows)
 
     session.out.document(document, draw)
+
+
+def _health(upstream: dict[str, Any]) -> str:
+    """How an upstream fares, in words."""
+    circuit = {"closed": "takes calls", "open": "is left alone for a while", "half_open": "is tried again"}
+    failed = f", failed {upstream['failures']} times in a row" if upstream["failures"] else ""
+    return f"{circuit.get(upstream['circuit'], upstream['circuit'])}{failed}, {upstream['running']} calls under way"
 
 
 def _shown(name: str, value: Any) -> str:

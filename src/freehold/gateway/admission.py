@@ -17,7 +17,8 @@ from freehold.pricing.bounds import estimated_input, input_bound
 from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Price, worst_case_nano_up
 from freehold.pricing.problems import PriceNotSet
 from freehold.problems import InvalidRequest, LedgerUnavailable
-from freehold.upstream.model import Kind, Model, Upstream
+from freehold.upstream.catalogue import Serving
+from freehold.upstream.model import Kind, Model
 
 if TYPE_CHECKING:
     from freehold.gateway.door import Door
@@ -44,7 +45,8 @@ class Admitted:
     hold: Hold
     price: Price
     model: Model
-    upstream: Upstream
+    serving: Serving
+    """Who may be asked."""
     input_bound: int
     max_output: int
     """Per choice: the client's own maximum, or what the hold pays for."""
@@ -59,7 +61,8 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
     Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
     PriceNotSet, InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, LedgerUnavailable.
     """
-    model, upstream = door.catalogue.find(ask.model)
+    serving = door.catalogue.serving(ask.model)
+    model = serving.model
     key = await permitted(door.identity, token, key, model.id)
     bounds = bound(ask, model, door.settings)
     book = door.prices.current()
@@ -81,6 +84,7 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
             key_version=key.version,
             deadline_s=door.settings.deadline_s,
             day_unopened_ok=day_unopened_ok,
+            tokens=bounds.input + bounds.output * bounds.choices,
         )
         try:
             hold = await door.ledger.hold(request)
@@ -93,7 +97,7 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
             day_unopened_ok = True
         else:
             most = affordable_output(hold.amount_nano, price, bounds)
-            return Admitted(hold, price, model, upstream, bounds.input, most, ask.choices)
+            return Admitted(hold, price, model, serving, bounds.input, most, ask.choices)
     raise LedgerUnavailable(reason="the key or the price is being changed")
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,14 +17,16 @@ from freehold.gateway.admission import Admitted, admit
 from freehold.gateway.asgi import ClientLeft, Exchange
 from freehold.gateway.asking import Ask, too_deep
 from freehold.gateway.authority import bearer, known_key
+from freehold.gateway.forward import Forward
 from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
 from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment, frame
 from freehold.ledger.model import Charge, Settlement
+from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input
-from freehold.pricing.model import cost_of_nano_up
+from freehold.pricing.model import OUTPUT, cost_of_nano_up
 from freehold.problems import Problem, error_body
-from freehold.upstream.model import Answer, Kind, UpstreamCall, UpstreamError
+from freehold.upstream.model import Answer, Kind, Model, UpstreamCall, UpstreamError
 
 if TYPE_CHECKING:
     from freehold.gateway.door import Door
@@ -67,6 +69,7 @@ class Call:
         self._patience = Patience(exchange, deadline_s=self._settings.deadline_s, read_on_s=self._settings.read_on_s)
         self._problem: Problem | None = None
         """What ended the call before its answer was whole."""
+        self._forward = Forward(admitted.serving, ask.kind, door.catalogue.clock, most=self._settings.most_attempts)
         self._refused = False
         """The upstream certainly ran nothing."""
         self._failed = False
@@ -131,8 +134,6 @@ class Call:
     async def _whole_answer(self) -> dict[str, Any]:
         answer = await self._send()
         try:
-            if not 200 <= answer.status < 300:
-                await self._refuse(answer)
             raw = await answer.read(self._settings.answer_limit_bytes)
         finally:
             await answer.close()
@@ -150,8 +151,6 @@ class Call:
         """Read the upstream's stream to its end; what must wait for the settlement is put in `last`."""
         answer = await self._send()
         try:
-            if not 200 <= answer.status < 300:
-                await self._refuse(answer)
             if answer.content_type.startswith("application/json"):
                 raise BadFrame("it answered a stream with JSON")
             frames = Frames()
@@ -207,46 +206,43 @@ class Call:
         if self._exchange.gone:
             self._refused = True
             raise TimeoutError
-        ask, admitted = self._ask, self._admitted
-        return await admitted.upstream.send(
-            UpstreamCall(
-                path=ask.path,
-                model=admitted.model,
-                body=self._upstream_body(),
-                stream=ask.stream,
-                request_id=self._exchange.request_id,
-            )
+        return await self._forward.send(self._upstream_call, lambda: self._exchange.gone)
+
+    def _upstream_call(self, model: Model) -> UpstreamCall:
+        ask = self._ask
+        return UpstreamCall(
+            path=ask.path,
+            model=model,
+            body=self._upstream_body(model),
+            stream=ask.stream,
+            request_id=self._exchange.request_id,
         )
 
-    def _upstream_body(self) -> bytes:
-        ask, admitted = self._ask, self._admitted
+    def _upstream_body(self, model: Model) -> bytes:
         try:
-            if ask.kind is Kind.EMBEDDING:
-                return embeddings.upstream_body(ask, admitted.model)
-            return chat.upstream_body(ask, admitted.model, admitted.max_output)
+            if self._ask.kind is Kind.EMBEDDING:
+                return embeddings.upstream_body(self._ask, model)
+            return chat.upstream_body(self._ask, model, self._admitted.max_output)
         except RecursionError:  # what could just be read can be too deep to be written
-            self._refused = True
             raise refused.Refused(too_deep()) from None
-
-    async def _refuse(self, answer: Answer) -> NoReturn:
-        """Raises what an answer that isn't a success means for the caller."""
-        self._refused = True
-        raise refused.Refused(await refused.problem_of(answer, self._admitted.model, self._ask.kind))
 
     def _ended(self, error: Exception) -> Problem:
         """What to tell the client of an answer that didn't come whole."""
         note = CHARGED if self._meter.delivered() else NOT_CHARGED
         if isinstance(error, refused.Refused):
+            self._refused = True
             return error.problem
         if isinstance(error, TimeoutError):
             return UpstreamTimeout(reason=f"over {self._settings.deadline_s:g} s", charged=note)
         self._failed = True
+        self._forward.broke()
         if isinstance(error, UpstreamError):
             return refused.problem_of_failure(error, self._admitted.model, note)
         reason = str(error) or "it sent an endless frame"
         return UpstreamFailed(reason=reason, charged=note)
 
     async def _settle(self) -> Charge | None:
+        self._forward.end(whole=self._whole)
         settlement = self._settlement()
         charge = await self._door.settle(self._admitted.hold, settlement)
         if log.isEnabledFor(logging.INFO):
@@ -267,12 +263,15 @@ class Call:
         if self._refused or (outcome in ("upstream_died", "deadline") and not self._meter.delivered()):
             return None
         usage, estimated = self._meter.reading()
+        taken = sum(usage.values())
         return Settlement(
-            cost_nano=cost_of_nano_up(self._admitted.price, usage),
+            cost_nano=min(cost_of_nano_up(self._admitted.price, usage), MAX_NANO),
             model=self._admitted.model.id,
             usage=usage,
             outcome=outcome,
             estimated=estimated,
+            attempts=tuple(self._forward.attempts(outcome, taken - usage.get(OUTPUT, 0), usage.get(OUTPUT, 0))),
+            tokens=taken,
         )
 
     def _outcome(self) -> str:

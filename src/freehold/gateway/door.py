@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from freehold.clock import Clock
 from freehold.gateway import call, chat, embeddings
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister
@@ -18,8 +19,8 @@ from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
 from freehold.money import format_usd
 from freehold.pricing.model import Price, PriceBook
 from freehold.problems import Conflict, LedgerUnavailable, NotFound
-from freehold.upstream.catalogue import ModelNotFound
-from freehold.upstream.model import Model, Upstream
+from freehold.upstream.catalogue import ModelNotFound, Serving
+from freehold.upstream.model import Model
 
 log = logging.getLogger("freehold.gateway")
 
@@ -59,8 +60,10 @@ class Prices(Protocol):
 class Catalogue(Protocol):
     """What the door asks of the upstreams."""
 
+    @property
+    def clock(self) -> Clock: ...
     def models(self) -> Sequence[Model]: ...
-    def find(self, model_id: str) -> tuple[Model, Upstream]: ...
+    def serving(self, model_id: str) -> Serving: ...
 
 
 class Allowance(Protocol):

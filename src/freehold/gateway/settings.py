@@ -20,6 +20,8 @@ class DoorSettings:
     """A client that accepts no byte for this long has left."""
     read_on_s: float = 2.0
     """How long an upstream is read on for its usage after the client has left."""
+    most_attempts: int = 3
+    """How many upstreams are asked for one call."""
     settle_patience_s: float = 5.0
     """How long an answer waits for its settlement to be durable."""
     deadline_s: float = 600.0

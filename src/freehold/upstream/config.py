@@ -11,24 +11,44 @@
 A model's `kind` is "chat" unless it says "embedding"; `upstream_id` is `id` unless given; `hidden_output = true` for
 models that bill reasoning; `image_tokens` is the most that one image costs. `connect_timeout_s` and `read_timeout_s`
 may be given per upstream.
+
+Several upstreams may serve one model. Then these fields of an upstream decide:
+
+    priority = 0            # lower is asked first; the next one when none of these can take a call, or one failed
+    weight = 1              # share of the calls among upstreams of one priority, 1 to 1000
+    max_concurrency = 64    # calls at once, of one worker; no limit unless given
+    circuit_failures = 5    # after so many failures in a row it is asked no more,
+    circuit_open_s = 10     # for so long; then one call tries it
+    input_cost_usd_per_million = "0.15"     # what the operator owes it; a model's own table may say otherwise
+    output_cost_usd_per_million = "0.60"
+
+A model that several upstreams serve has the smallest of their limits, and the largest `image_tokens`.
 """
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from freehold.money import parse_usd
 from freehold.upstream.embedded import EMBEDDED_MODELS
-from freehold.upstream.model import Kind, Model, Upstream
+from freehold.upstream.model import Kind, Model, Terms, Upstream
 from freehold.upstream.openai_compatible import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, OpenAICompatible
 from freehold.upstream.scripted import MODELS as SCRIPTED_MODELS
 from freehold.upstream.scripted import Script, Scripted, ScriptError
 
-_FIELDS = ("name", "kind", "url", "api_key", "api_key_file", "models", "connect_timeout_s", "read_timeout_s", "script")
+_COSTS = ("input_cost_usd_per_million", "output_cost_usd_per_million")
+_FIELDS = (
+    "name", "kind", "url", "api_key", "api_key_file", "models", "connect_timeout_s", "read_timeout_s", "script",
+    "priority", "weight", "max_concurrency", "circuit_failures", "circuit_open_s", *_COSTS,
+)  # fmt: skip
 _KINDS = ("openai", "scripted", "embedded")
 _MODEL_FIELDS = (
     "id", "upstream_id", "kind", "context_tokens", "max_output_tokens", "hidden_output", "image_tokens", "owned_by",
+    *_COSTS,
 )  # fmt: skip
 _MAX_TOKENS = 100_000_000
 
@@ -46,6 +66,14 @@ def read_upstreams(tables: Sequence[Mapping[str, Any]]) -> list[Upstream]:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"Two upstreams have the name {name}.")
+    kinds: dict[str, tuple[Kind, str]] = {}
+    for upstream in upstreams:
+        for model in upstream.models.values():
+            kind, other = kinds.setdefault(model.id, (model.kind, upstream.name))
+            if kind is not model.kind:
+                raise ConfigError(
+                    f"Model {model.id} is {kind} at upstream {other} and {model.kind} at {upstream.name}."
+                )
     return upstreams
 
 
@@ -62,7 +90,8 @@ def _upstream(table: object, number: int) -> Upstream:
         raise ConfigError(f"kind of {where} is {kind!r}, not one of {', '.join(_KINDS)}.")
     if kind == "scripted":
         _without(table, ("url", "api_key", "api_key_file", "connect_timeout_s", "read_timeout_s"), where, kind)
-        return Scripted(name, _models(table, where, SCRIPTED_MODELS), script=_script(table.get("script", {}), where))
+        script = _script(table.get("script", {}), where)
+        return Scripted(name, _models(table, where, SCRIPTED_MODELS), script=script, terms=_terms(table, where))
     _without(table, ("script",), where, kind)
     key = _api_key(table, where)
     try:
@@ -73,6 +102,7 @@ def _upstream(table: object, number: int) -> Upstream:
             api_key=key,
             connect_timeout_s=_seconds(table, "connect_timeout_s", CONNECT_TIMEOUT_S, where),
             read_timeout_s=_seconds(table, "read_timeout_s", READ_TIMEOUT_S, where),
+            terms=_terms(table, where),
         )
     except ValueError as reason:
         raise reason if isinstance(reason, ConfigError) else ConfigError(str(reason)) from None
@@ -80,11 +110,13 @@ def _upstream(table: object, number: int) -> Upstream:
 
 def _models(table: Mapping[str, Any], where: str, default: Sequence[Model]) -> Sequence[Model]:
     given = table.get("models")
+    costs = {name: table[name] for name in _COSTS if name in table}
     if given is None and default:
-        return default
+        of_input, of_output = _costs(costs, where)
+        return [replace(model, input_cost_nano=of_input, output_cost_nano=of_output) for model in default]
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise ConfigError(f"models of {where} is not a list with at least one model.")
-    models = [_model(entry, where) for entry in given]
+    models = [_model({**costs, **entry} if isinstance(entry, Mapping) else entry, where) for entry in given]
     ids = [model.id for model in models]
     for model_id in ids:
         if ids.count(model_id) > 1:
@@ -110,6 +142,7 @@ def _model(entry: object, where: str) -> Model:
     hidden = entry.get("hidden_output", False)
     if not isinstance(hidden, bool):
         raise ConfigError(f"hidden_output of {inside} is not true or false.")
+    of_input, of_output = _costs(entry, inside)
     return Model(
         id=model_id,
         kind=Kind(kind),
@@ -119,7 +152,44 @@ def _model(entry: object, where: str) -> Model:
         hidden_output=hidden,
         owned_by=_text(entry, "owned_by", "freehold", inside),
         image_tokens=_tokens(entry, "image_tokens", 0, inside),
+        input_cost_nano=of_input,
+        output_cost_nano=of_output,
     )
+
+
+def _costs(table: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """What a million input and output tokens cost the operator, nano-USD."""
+    of_input, of_output = (_usd(table, name, where) for name in _COSTS)
+    return of_input, of_output
+
+
+def _usd(table: Mapping[str, Any], field: str, where: str) -> int:
+    """Nano-USD of an amount, which is a decimal number or text; 0 when it isn't given."""
+    value = table.get(field, 0)
+    try:
+        if type(value) not in (str, int, float):
+            raise ValueError("no amount")
+        return parse_usd(value if isinstance(value, str) else f"{Decimal(str(value)):f}")
+    except (ValueError, ArithmeticError):
+        raise ConfigError(f"{field} of {where} is not an amount of USD such as 0.15.") from None
+
+
+def _terms(table: Mapping[str, Any], where: str) -> Terms:
+    usual = Terms()
+    return Terms(
+        priority=_number(table, "priority", usual.priority, 0, 1_000, where),
+        weight=_number(table, "weight", usual.weight, 1, 1_000, where),
+        max_concurrency=_number(table, "max_concurrency", None, 1, 100_000, where),
+        failures=_number(table, "circuit_failures", usual.failures, 1, 1_000_000, where),
+        open_s=_seconds(table, "circuit_open_s", usual.open_s, where),
+    )
+
+
+def _number(table: Mapping[str, Any], field: str, default: Any, least: int, most: int, where: str) -> Any:
+    value = table.get(field, default)
+    if field in table and (type(value) is not int or not least <= value <= most):
+        raise ConfigError(f"{field} of {where} is not a whole number from {least:,} to {most:,}.")
+    return value
 
 
 def _known(table: Mapping[str, Any], names: Collection[str], where: str) -> None:

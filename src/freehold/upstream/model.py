@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from freehold.money import cost_nano_up
+
 
 class Kind(StrEnum):
     CHAT = "chat"
@@ -27,6 +29,30 @@ class Model:
     owned_by: str = "freehold"
     image_tokens: int = 0
     """The most input tokens that one image costs; 0 when it takes no images."""
+    input_cost_nano: int = 0
+    """What the operator pays this upstream for a million input tokens, cached or not; nano-USD."""
+    output_cost_nano: int = 0
+    """And for a million output tokens."""
+
+    def cost_nano_up(self, *, input_tokens: int, output_tokens: int) -> int:
+        """What the operator owes the upstream for a call, rounded up once to 1 nano-USD."""
+        return cost_nano_up(((input_tokens, self.input_cost_nano), (output_tokens, self.output_cost_nano)))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When and how far an upstream is used."""
+
+    priority: int = 0
+    """Lower is asked first; the others only when no upstream of a lower one can take the call."""
+    weight: int = 1
+    """Its share of the calls among upstreams of one priority."""
+    max_concurrency: int | None = None
+    """Calls at once, of one worker."""
+    failures: int = 5
+    """After so many failures in a row its circuit opens: it is asked no more for `open_s`."""
+    open_s: float = 10.0
+    """Then one call tries it, while the others still go elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +110,7 @@ class Answer(Protocol):
 class Upstream(Protocol):
     name: str
     models: Mapping[str, Model]
+    terms: Terms
 
     async def send(self, call: UpstreamCall) -> Answer:
         """Send and wait for the response's headers. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke."""

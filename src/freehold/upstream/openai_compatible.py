@@ -11,6 +11,7 @@ from pyreqwest.response import Response
 
 from freehold.upstream.model import (
     Model,
+    Terms,
     UpstreamBroke,
     UpstreamCall,
     UpstreamError,
@@ -53,11 +54,13 @@ class OpenAICompatible:
         api_key: str | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
+        terms: Terms | None = None,
     ) -> None:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
             raise ValueError(f"The API key of upstream {name} has characters that no HTTP header takes.")
         self.name = name
         self.models: Mapping[str, Model] = {model.id: model for model in models}
+        self.terms = terms or Terms()
         self.base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._connect_timeout_s = connect_timeout_s

@@ -51,6 +51,7 @@ from freehold.upstream.asgi import Receive, Scope, Send
 from freehold.upstream.model import (
     Kind,
     Model,
+    Terms,
     UpstreamBroke,
     UpstreamCall,
     UpstreamTimedOut,
@@ -169,8 +170,10 @@ class Scripted:
         script: Script | None = None,
         gate: asyncio.Event | None = None,
         keep_seen: int = 100,
+        terms: Terms | None = None,
     ) -> None:
         self.name = name
+        self.terms = terms or Terms()
         self.models: Mapping[str, Model] = {model.id: model for model in models}
         self.script = script or Script()
         self.gate = gate

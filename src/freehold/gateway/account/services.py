@@ -40,7 +40,6 @@ class ServerStatus:
     """True while some worker reads the chain and its last poll worked."""
     head: int | None = None
     confirmed: int | None = None
-    upstreams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,13 @@ class ReadyOut(Out):
     reader: bool = Field(description="The chain is being read.")
 
 
+class UpstreamOut(Out):
+    name: str
+    circuit: str = Field(description="closed: it is asked; open: it failed too often; half_open: one call may try it.")
+    failures: int = Field(description="In a row.")
+    running: int = Field(description="Calls under way.")
+
+
 class StatusOut(Out):
     ready: bool
     version: str
@@ -36,6 +43,7 @@ class StatusOut(Out):
     workers: int
     models: list[str]
     upstreams: list[str]
+    health: list[UpstreamOut] = Field(description="Of the upstreams, as the worker sees them that answers.")
     ledger_time: str
     provisional: bool
     day: str
@@ -75,6 +83,7 @@ async def ready(services: Services, response: Response) -> ReadyOut:
 async def status(services: Services) -> StatusOut:
     time = await services.ledger.time()
     server = await services.status()
+    health = services.catalogue.health()
     return StatusOut(
         ready=(await _readiness(services)).ready,
         version=server.version,
@@ -82,7 +91,11 @@ async def status(services: Services) -> StatusOut:
         started_at=str(moment(server.started_at_s)),
         workers=server.workers,
         models=[model.id for model in services.catalogue.models()],
-        upstreams=list(server.upstreams),
+        upstreams=[upstream.name for upstream in health],
+        health=[
+            UpstreamOut(name=one.name, circuit=one.state.value, failures=one.failures, running=one.running)
+            for one in health
+        ],
         ledger_time=str(moment(time.at_s)),
         provisional=time.provisional,
         day=str(Day.of(time.at_s)),
