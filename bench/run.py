@@ -107,7 +107,7 @@ class Bench:
         self.absent: dict[str, str] = {}
         self.targets: list[Target] = []
         python = sys.executable
-        self._mock = running.start("mock", [python, peers.BENCH / "mock.py"], pipes=True)
+        self._mock = running.start("mock", [python, peers.BENCH / "upstream.py"], pipes=True)
         assert self._mock.stdout is not None  # noqa: S101 - started with pipes
         port = json.loads(self._mock.stdout.readline())["port"]
         self._load = running.start("load", [python, peers.BENCH / "load.py"], pipes=True)

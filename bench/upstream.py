@@ -1,6 +1,6 @@
 """The upstream that every gateway is measured against: answers that are ready before the question comes.
 
-`python bench/mock.py` prints its port as one line of JSON and serves until its stdin is closed. A plain chat completion
+`python bench/upstream.py` prints its port as one line of JSON and serves until its stdin is closed. A plain chat completion
 is answered at once. A stream is TOKENS content chunks, the first at once and one every `seed` milliseconds: `seed` is
 a parameter that every gateway passes on untouched. Each chunk's text is a token of its own, so that whoever reads can
 tell which are missing.
