@@ -189,7 +189,10 @@ class Office:
             )
         )
         return await self.services.ledger.settle(
-            hold, Settlement(cost_nano=came_to_nano or cost_nano, model=model, usage={"input": 3, "output": cost_nano // 100})
+            hold,
+            Settlement(
+                cost_nano=came_to_nano or cost_nano, model=model, usage={"input": 3, "output": cost_nano // 100}
+            ),
         )
 
 

@@ -275,3 +275,40 @@ def test_tokens_are_sent_and_usdc_is_deposited(server: Server, account: Make) ->
     assert "has" in server.refused("deposit", "1000000", "--from", "frank")
     assert "mallory" in server.refused("transfer", "1", "usdc", "mallory", "--from", "frank")
     assert "address" in server.refused("transfer", "1", "usdc", "0x12", "--from", "frank")
+
+
+# --- the bill ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_bill_is_drawn_exported_and_printed(
+    server: Server, account: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account_id = granted(server, account("bill <i>"))
+    server.run("chat", "Good day", "--account", account_id, "--max-tokens", "20")
+    read = server.json("bill", "--account", account_id)
+    assert read["calls"] == 1
+    assert read["used_nano"] == sum(row["cost_nano"] for row in server.json("usage", "--account", account_id)["data"])
+    monkeypatch.setenv("COLUMNS", "80")
+    drawn = server.run("bill", "--month", read["month"], "--account", account_id).stdout
+    assert f"Bill of {read['month']} so far: account {account_id} bill <i>" in drawn
+    assert f"{read['used']} USD in 1 calls" in drawn
+    assert max(map(len, drawn.splitlines())) <= 80
+    rows = list(csv.DictReader(io.StringIO(server.run("bill", "--csv", "--account", account_id).stdout)))
+    assert sum(int(row["amount_nano"]) for row in rows if row["what"] == "charge") == -read["used_nano"]
+    file = tmp_path / "bill.html"
+    assert str(file) in server.run("bill", "--html", str(file), "--account", account_id).stdout
+    assert "bill &lt;i&gt;" in file.read_text("utf-8")
+    assert server.run("bill", "--html", "-", "--account", account_id).stdout == file.read_text("utf-8")
+
+
+def test_a_bill_of_no_month_or_in_two_forms_is_refused(server: Server, tmp_path: Path) -> None:
+    assert "2026-11" in server.refused("bill", "--month", "soon")
+    assert "has not begun" in server.refused("bill", "--month", "9998-01")
+    assert server.run("bill", "--csv", "--html", str(tmp_path / "bill.html")).exit_code == 2
+    assert server.refused("bill", "--html", str(tmp_path / "nowhere" / "bill.html"))
+
+
+def test_an_empty_bill_says_so(server: Server, account: Make) -> None:
+    account_id = str(account("empty bill")["account"]["id"])
+    drawn = server.run("bill", "--account", account_id).stdout
+    assert "0.00 USD in 0 calls" in drawn

@@ -171,6 +171,81 @@ def _paid(row: dict[str, Any]) -> str:
 
 
 @click.command()
+@click.option("--month", metavar="MONTH", help="Such as 2026-11; this month when left out.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout.")
+@click.option("--html", "page", metavar="FILE", help="Write a page to open or print; '-' is stdout.")
+@acting
+def bill(session: Session, month: str | None, as_csv: bool, page: str | None) -> None:
+    """Show a month's bill: balances, top-ups, and charges by day, model, key and purse."""
+    from pathlib import Path
+
+    if as_csv + session.out.as_json + (page is not None) > 1:
+        raise click.UsageError("--csv, --html and --json exclude each other.")
+    client, query = session.account()
+    asked = {**query, "month": month}
+    if as_csv or page is not None:
+        asked["format"] = "csv" if as_csv else "html"
+        reply = _own(session, lambda: client.call("GET", "/v1/account/bill", query=asked))
+        if page in (None, "-"):
+            session.out.raw(reply.body.decode("utf-8", "replace"))
+            return
+        Path(str(page)).write_bytes(reply.body)
+        session.out.say(f"The bill is in {page}.")
+        return
+    with session.out.busy("Adding up …"):
+        read = _own(session, lambda: client.get("/v1/account/bill", **asked))
+    session.out.document(read, lambda out: draw_bill(out, read))
+
+
+def draw_bill(out: Output, read: dict[str, Any]) -> None:
+    so_far = "" if read["final"] else " so far"
+    out.strong(f"Bill of {read['month']}{so_far}: account {read['account_id']} {read['account_name']}")
+    purses = [
+        purse for purse in read["purses"] if any(purse[f"{part}_nano"] for part in BILL_PARTS)
+    ] or purses_of_nothing(read)
+    rows = []
+    for part in BILL_PARTS:
+        if part == "reversed" and not any(purse["reversed_nano"] for purse in purses):
+            continue
+        minus = "-" if part in ("used", "expired", "reversed") else ""
+        name = f"{part}{so_far}" if part == "closing" else part
+        shown = [minus * bool(purse[f"{part}_nano"]) + str(purse[part]) for purse in purses]
+        rows.append((name, *shown))
+    out.table(("USD", *(f">{purse['source']}" for purse in purses)), rows)
+    if read["top_ups"]:
+        out.table(
+            ("top-up (UTC)", "transaction", ">USD"),
+            [(_second(row["at"]), str(row["transaction"] or row["reference"]), str(row["amount"]))
+             for row in read["top_ups"]],
+        )  # fmt: skip
+    for by in ("day", "model", "key", "purse"):
+        groups = read[f"by_{by}"]
+        if groups:
+            out.table(
+                (by, ">calls", ">USD"), [(_group(row, by), str(row["calls"]), str(row["cost"])) for row in groups]
+            )
+    facts = [
+        ("used" + so_far, f"{usd(read['used'])} in {read['calls']} calls"),
+        ("balance" + so_far, usd(read["closing"])),
+    ]
+    for row in read["absorbed_by_cause"]:
+        facts.append((f"not billed ({row['cause']})", f"{usd(row['amount'])}, borne by the operator"))
+    out.facts(facts)
+
+
+BILL_PARTS = ("opening", "granted", "used", "expired", "reversed", "closing")
+
+
+def purses_of_nothing(read: dict[str, Any]) -> list[dict[str, Any]]:
+    """The purses that an empty bill shows."""
+    return [purse for purse in read["purses"] if purse["source"] in ("allowance", "prepaid")]
+
+
+def _second(moment: Any) -> str:
+    return str(moment).removesuffix("Z").replace("T", " ")
+
+
+@click.command()
 @click.argument("request_id", metavar="ID")
 @acting
 def receipt(session: Session, request_id: str) -> None:

@@ -10,7 +10,7 @@ from freehold.cli.refusal import Refusal
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Start", (serving.up, serving.status, touring.tour)),
     ("Call models", (calling.chat, calling.embed, serving.models, operating.prices)),
-    ("Your account", (account.balance, account.usage, account.receipt, account.keys)),
+    ("Your account", (account.balance, account.usage, account.bill, account.receipt, account.keys)),
     ("Sign in", (account.login, account.logout, account.whoami, account.account)),
     (
         "Own capacity",

@@ -13,9 +13,16 @@ _AT_ONCE = 200
 """Rows written as one part of the body."""
 
 
+class Amount(str):
+    """A number that we wrote ourselves: it may begin with a minus."""
+
+    __slots__ = ()
+
+
 def safe(cell: Cell) -> Cell:
     """A text that begins as a formula does gets an apostrophe before it; numbers stay."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    named = isinstance(cell, str) and not isinstance(cell, Amount)
+    return f"'{cell}" if named and str(cell).startswith(_FORMULA) else cell
 
 
 async def these(rows: Iterable[Sequence[Cell]]) -> AsyncIterator[Sequence[Cell]]:
@@ -25,10 +32,14 @@ async def these(rows: Iterable[Sequence[Cell]]) -> AsyncIterator[Sequence[Cell]]
 
 
 def response(
-    columns: Sequence[str], rows: AsyncIterator[Sequence[Cell]], *, next_cursor: str | None = None
+    columns: Sequence[str],
+    rows: AsyncIterator[Sequence[Cell]],
+    *,
+    next_cursor: str | None = None,
+    name: str = "usage.csv",
 ) -> StreamingResponse:
     """A CSV answer with a line of column names; the cursor of the next page goes into `x-next-cursor`."""
-    headers = {"content-disposition": 'attachment; filename="usage.csv"', "x-content-type-options": "nosniff"}
+    headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
     if next_cursor is not None:
         headers["x-next-cursor"] = next_cursor
     return StreamingResponse(_parts(columns, rows), media_type="text/csv; charset=utf-8", headers=headers)
