@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from freehold.gateway import embeddings
+from freehold.gateway import embeddings, headers
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.asking import Ask
 from freehold.gateway.authority import TRIES, fresh_key, permitted
@@ -11,7 +11,7 @@ from freehold.gateway.problems import RequestTooLarge
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.model import ApiKey
 from freehold.ledger.model import Hold, HoldRequest
-from freehold.ledger.problems import DayUnopened, StaleKey, StalePrice
+from freehold.ledger.problems import DayUnopened, RateLimited, StaleKey, StalePrice
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input, input_bound
 from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Price, worst_case_nano_up
@@ -36,6 +36,11 @@ class Bounds:
     least_output: int
     """Equal to `output` when the client named a maximum."""
     choices: int
+    in_steps: bool = False
+    """Only `least_output` is held at first; the hold grows with the stream."""
+
+    def first_output(self) -> int:
+        return self.least_output if self.in_steps else self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,10 @@ class Admitted:
     """Who may be asked."""
     input_bound: int
     max_output: int
-    """Per choice: the client's own maximum, or what the hold pays for."""
+    """Per choice: the client's own maximum, or what the hold pays for or may grow to."""
     choices: int
+    held_output: int
+    """Of all choices together: what the hold pays for."""
 
 
 async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: Ask) -> Admitted:
@@ -59,7 +66,7 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
     `token`'s `key` may be out of date.
 
     Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
-    PriceNotSet, InsufficientCredit, KeyLimitReached, KeyRevoked, KeyExpired, LedgerUnavailable.
+    PriceNotSet, InsufficientCredit, KeyLimitReached, RateLimited, KeyRevoked, KeyExpired, LedgerUnavailable.
     """
     serving = door.catalogue.serving(ask.model)
     model = serving.model
@@ -78,13 +85,13 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
             account_id=key.account_id,
             key_id=key.id,
             request_id=exchange.id,
-            amount_nano=_worst_nano(price, bounds, bounds.output),
+            amount_nano=_worst_nano(price, bounds, bounds.first_output()),
             least_nano=_worst_nano(price, bounds, bounds.least_output),
             price_version=book.version,
             key_version=key.version,
             deadline_s=door.settings.deadline_s,
             day_unopened_ok=day_unopened_ok,
-            tokens=bounds.input + bounds.output * bounds.choices,
+            tokens=bounds.input + bounds.first_output() * bounds.choices,
         )
         try:
             hold = await door.ledger.hold(request)
@@ -92,12 +99,18 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
             key = await permitted(door.identity, token, await fresh_key(door.identity, token), model.id)
         except StalePrice:
             book = await door.prices.refresh()
+        except RateLimited as limited:
+            exchange.limits = headers.of_rate(limited.rate)
+            raise
         except DayUnopened:
             await door.allowance.refresh(key.account_id)
             day_unopened_ok = True
         else:
-            most = affordable_output(hold.amount_nano, price, bounds)
-            return Admitted(hold, price, model, serving, bounds.input, most, ask.choices)
+            if hold.rate is not None:
+                exchange.limits = headers.of_rate(hold.rate)
+            most = bounds.output if bounds.in_steps else affordable_output(hold.amount_nano, price, bounds)
+            held = (bounds.least_output if bounds.in_steps else most) * bounds.choices
+            return Admitted(hold, price, model, serving, bounds.input, most, ask.choices, held)
     raise LedgerUnavailable(reason="the key or the price is being changed")
 
 
@@ -116,7 +129,8 @@ def bound(ask: Ask, model: Model, settings: DoorSettings) -> Bounds:
     if ask.max_output is not None:
         return Bounds(tokens, ask.max_output, ask.max_output, ask.choices)
     most = min(model.max_output_tokens, settings.default_output_tokens)
-    return Bounds(tokens, most, min(most, settings.least_output_tokens), ask.choices)
+    in_steps = ask.stream and not model.hidden_output
+    return Bounds(tokens, most, min(most, settings.least_output_tokens), ask.choices, in_steps)
 
 
 def affordable_output(held_nano: int, price: Price, bounds: Bounds) -> int:

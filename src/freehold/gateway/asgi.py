@@ -46,6 +46,8 @@ class Exchange:
         """The response has begun: another one can't be sent."""
         self.gone = False
         """The client has left, or accepts nothing any more."""
+        self.limits: Headers = []
+        """The key's limits per minute, once they are known: they go with every answer."""
         self.left: Callable[[], None] | None = None
         """Called once when the client leaves while it is watched."""
         self._scope = scope
@@ -130,7 +132,7 @@ class Exchange:
 
     def start(self, status: int, headers: Headers) -> None:
         """Begin the response; its head, with `x-request-id`, leaves with the first part of the body."""
-        head = [(b"x-request-id", self.request_id.encode()), *headers]
+        head = [(b"x-request-id", self.request_id.encode()), *self.limits, *headers]
         if self._unread:
             head.append((b"connection", b"close"))
         self.started = True

@@ -21,6 +21,7 @@ from freehold.gateway.forward import Forward
 from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
 from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment, frame
+from freehold.gateway.stepping import Steps
 from freehold.ledger.model import Charge, Settlement
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input
@@ -66,6 +67,7 @@ class Call:
         self._exchange = exchange
         self._ask = ask
         self._admitted = admitted
+        self._hold = admitted.hold
         self._patience = Patience(exchange, deadline_s=self._settings.deadline_s, read_on_s=self._settings.read_on_s)
         self._problem: Problem | None = None
         """What ended the call before its answer was whole."""
@@ -76,6 +78,10 @@ class Call:
         """The upstream, and not its client, ended the call early."""
         self._whole = False
         """The answer was read to its end."""
+        self._steps = Steps(door, admitted) if admitted.held_output < admitted.max_output * admitted.choices else None
+        """None where the whole maximum is held."""
+        self._cut = False
+        """The stream was ended because no more can be held for it."""
         self._meter = Meter(
             estimated_input=lambda: estimated_input(ask.body, image_tokens=admitted.model.image_tokens),
             bound=admitted.input_bound,
@@ -159,7 +165,8 @@ class Call:
             async for chunk in chunks:
                 ended = await self._take(frames.feed(chunk), reader, last)
                 if ended:
-                    await _drain(chunks)
+                    if not self._cut:
+                        await _drain(chunks)
                     break
             if not ended:
                 ended = await self._take(frames.end(), reader, last)
@@ -181,7 +188,13 @@ class Call:
                 if data == ALIVE:
                     now.append(WAITING)
                     continue
+                before = self._meter.deltas, self._meter.characters
                 shown, leave = reader.see(data, counted=not self._exchange.gone)
+                if self._steps is not None and await self._beyond(self._steps):
+                    self._meter.deltas, self._meter.characters = before
+                    self._cut = ended = True
+                    last += map(frame, reader.cut_frames(self._admitted.choices))
+                    break
                 if leave is Pass.NOW:
                     now.append(frame(shown))
                 elif leave is Pass.SETTLED:
@@ -190,6 +203,14 @@ class Call:
             if now and not self._exchange.gone:
                 await self._write(b"".join(now))
         return ended
+
+    async def _beyond(self, steps: Steps) -> bool:
+        """Hold more when it is time; True when what came is more than what is held and can be."""
+        output = self._meter.seen_output()
+        if steps.near(output) and not self._exchange.gone:
+            await steps.extend()
+            self._hold = steps.hold
+        return steps.spent(output)
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -200,7 +221,7 @@ class Call:
 
     def _begin(self) -> None:
         if not self._exchange.started:
-            self._exchange.start(200, [*STREAM_HEADERS, *headers.of_day(self._admitted.hold.day)])
+            self._exchange.start(200, [*STREAM_HEADERS, *headers.of_day(self._hold.day)])
 
     async def _send(self) -> Answer:
         if self._exchange.gone:
@@ -244,13 +265,13 @@ class Call:
     async def _settle(self) -> Charge | None:
         self._forward.end(whole=self._whole)
         settlement = self._settlement()
-        charge = await self._door.settle(self._admitted.hold, settlement)
+        charge = await self._door.settle(self._hold, settlement, self._steps)
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "call request_id=%s account=%d key=%d model=%s outcome=%s cost_nano=%d",
                 self._exchange.request_id,
-                self._admitted.hold.account_id,
-                self._admitted.hold.key_id,
+                self._hold.account_id,
+                self._hold.key_id,
                 self._admitted.model.id,
                 settlement.outcome if settlement else "free",
                 charge.cost_nano if charge else 0,

@@ -14,6 +14,7 @@ from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.stepping import Steps
 from freehold.identity.model import ApiKey, Caller
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
 from freehold.money import format_usd
@@ -37,6 +38,7 @@ class Ledger(Protocol):
     """What the door asks of the ledger."""
 
     async def hold(self, request: HoldRequest) -> Hold: ...
+    async def extend(self, hold: Hold, more_nano: int, *, tokens: int = 0, day_unopened_ok: bool = False) -> Hold: ...
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge: ...
     async def release(self, hold: Hold) -> None: ...
     async def require_key(self, account_id: int, key_id: int, version: int) -> None: ...
@@ -106,13 +108,13 @@ class Door:
             return self._model
         return handler
 
-    async def settle(self, hold: Hold, settlement: Settlement | None) -> Charge | None:
-        """Settle, or release when `settlement` is None; returns once that is durable.
+    async def settle(self, hold: Hold, settlement: Settlement | None, steps: Steps | None = None) -> Charge | None:
+        """Settle, or release when `settlement` is None; returns once that is durable. `steps` may still grow the hold.
 
         Raises NotSettled when it isn't within `settle_patience_s`; the worker goes on trying until it is known, also
         when the caller is cancelled.
         """
-        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement))
+        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         try:
@@ -127,7 +129,11 @@ class Door:
         if self._settling:
             await asyncio.wait(self._settling, timeout=patience_s)
 
-    async def _settle_until_known(self, hold: Hold, settlement: Settlement | None) -> Charge | None:
+    async def _settle_until_known(
+        self, hold: Hold, settlement: Settlement | None, steps: Steps | None
+    ) -> Charge | None:
+        if steps is not None and settlement is not None:
+            hold = await steps.cover(settlement.cost_nano)
         pause_s = RETRY_FIRST_S
         while True:
             try:

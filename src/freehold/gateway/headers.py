@@ -1,7 +1,7 @@
 """What a call cost, as response headers and as the comment that ends a stream."""
 
 from freehold.clock import Day, rfc3339
-from freehold.ledger.model import Charge, Source
+from freehold.ledger.model import Charge, RateState, Source
 from freehold.money import format_usd
 
 Headers = list[tuple[bytes, bytes]]
@@ -30,6 +30,24 @@ def of_charge(charge: Charge) -> Headers:
 def of_day(day: int) -> Headers:
     """When the allowance of a ledger day is renewed."""
     return [(b"x-freehold-allowance-reset", rfc3339(Day(day).end_s).encode())]
+
+
+def of_rate(rate: RateState | None) -> Headers:
+    """The key's limits per minute, as OpenAI names them; nothing for a limit that it doesn't have."""
+    if rate is None:
+        return []
+    found: Headers = []
+    for unit, limit, remaining, reset_s in (
+        ("requests", rate.requests_limit, rate.requests_remaining, rate.requests_reset_s),
+        ("tokens", rate.tokens_limit, rate.tokens_remaining, rate.tokens_reset_s),
+    ):
+        if limit is not None:
+            found += [
+                (f"x-ratelimit-limit-{unit}".encode(), str(limit).encode()),
+                (f"x-ratelimit-remaining-{unit}".encode(), str(remaining).encode()),
+                (f"x-ratelimit-reset-{unit}".encode(), f"{reset_s}s".encode()),
+            ]
+    return found
 
 
 def purse(charge: Charge) -> str:

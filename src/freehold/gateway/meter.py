@@ -6,7 +6,7 @@ bytes; never above the maximum that was held.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -41,6 +41,8 @@ class Meter:
         """Content deltas received while the client was there."""
         self.reported: Any = None
         """The last usage object that the upstream sent, as it stands."""
+        self.characters = 0
+        """Of the text in those."""
         self.finished = False
         """The upstream said that a choice is complete."""
         self._shown_bytes = 0
@@ -56,6 +58,10 @@ class Meter:
     def usage(self) -> Usage | None:
         """What the upstream reported; None when it reported nothing that can be believed."""
         return usage_of(self.reported, embedding=self._embedding)
+
+    def seen_output(self) -> int:
+        """Output tokens so far, as far as can be told from a stream: some servers put several into one frame."""
+        return max(self.deltas, self.characters // 4)
 
     def reading(self) -> tuple[Usage, bool]:
         """The usage to charge, and whether it is estimated."""
@@ -84,6 +90,8 @@ class StreamReader:
     model: str
     head: dict[str, Any] | None = None
     """id, object, created and model of this stream's frames."""
+    complete: set[int] = field(default_factory=set)
+    """The choices that the upstream has finished."""
 
     def see(self, data: bytes, *, counted: bool) -> tuple[bytes, Pass]:
         """One frame; `counted` says that the client is still there. Raises BadFrame."""
@@ -121,16 +129,32 @@ class StreamReader:
         shown = shown_usage(self.meter)
         return msgspec.json.encode({**(self.head or {}), "choices": [], "usage": shown})
 
+    def cut_frames(self, choices: int) -> list[bytes]:
+        """What ends each choice that is cut off for want of credit."""
+        return [
+            msgspec.json.encode(
+                {**(self.head or {}), "choices": [{"index": index, "delta": {}, "finish_reason": "length"}]}
+            )
+            for index in range(choices)
+            if index not in self.complete
+        ]
+
     def _read(self, choices: list[Any], counted: bool) -> bool:
         finishing = False
         for choice in choices:
             if not isinstance(choice, dict):
                 raise BadFrame("it sent a choice that is not an object")
             delta = choice.get("delta")
-            if counted and isinstance(delta, dict) and any(delta.get(name) for name in SHOWN):
-                self.meter.deltas += 1
+            if counted and isinstance(delta, dict):
+                said = [value for value in map(delta.get, SHOWN) if value]
+                if said:
+                    self.meter.deltas += 1
+                    self.meter.characters += sum(len(value) for value in said if isinstance(value, str))
             if choice.get("finish_reason") is not None:
                 finishing = self.meter.finished = True
+                index = choice.get("index")
+                if isinstance(index, int):
+                    self.complete.add(index)
         return finishing
 
 
