@@ -55,6 +55,13 @@ def test_an_answer_that_breaks_off_is_told_in_a_sentence() -> None:
         Client(url).get("/v1/status")
 
 
+@pytest.mark.parametrize("key", ["fh_secret\nx", "fh_secr\u00fct", "fh_\u2026secret"])
+def test_a_key_that_was_copied_badly_is_told_and_not_repeated(key: str) -> None:
+    with pytest.raises(Refusal, match="copy it anew") as caught:
+        Client("http://127.0.0.1:1", token=key)
+    assert "sec" not in str(caught.value)
+
+
 def test_a_server_that_is_down_says_how_to_start_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

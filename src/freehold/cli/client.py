@@ -47,6 +47,8 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Refusal(f"{url!r} is not a server's URL; give one such as http://127.0.0.1:8402.")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise Refusal("The API key has characters in it that no key has, such as a line end; copy it anew.")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.token = token
         self.timeout_s = timeout_s

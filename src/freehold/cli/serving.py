@@ -1,6 +1,5 @@
 """Commands about the server: start it, see how it is, see its models."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,18 +17,18 @@ class WrongSetting(Refusal):
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Where everything is kept.")
+@click.option("--data", metavar="DIR", help="Where everything is kept.")
 @click.option("--host", metavar="ADDRESS", help="Address to listen on; 127.0.0.1 when left out.")
 @click.option(
     "--port", type=click.IntRange(0, 65_535), help="Port to listen on; 8402 when left out, 0 takes a free one."
 )
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes; 1 when left out.")
 @click.option("--no-model", is_flag=True, help="Start without the embedded model; a scripted one answers.")
-def up(data: Path | None, host: str | None, port: int | None, workers: int | None, no_model: bool) -> None:
+def up(data: str | None, host: str | None, port: int | None, workers: int | None, no_model: bool) -> None:
     """Start everything in the foreground; Ctrl-C stops it. Settings: docs/reference/settings.md."""
     from freehold.app.settings import SettingsError, load
 
-    chosen = {"data": data and str(data), "host": host, "port": port, "workers": workers, "no_model": no_model or None}
+    chosen = {"data": data, "host": host, "port": port, "workers": workers, "no_model": no_model or None}
     try:
         settings = load(overrides=chosen)
     except SettingsError as wrong:
