@@ -6,9 +6,10 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 ARGS ?=
 TESTS ?= tests
+SEEDS ?= 1000
 BIN := .venv/bin
 
-.PHONY: help bench up setup setup-dev test check format format-check lint types imports generated generate lock wheels clean
+.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -24,6 +25,9 @@ up: setup  ## set up and start everything in the foreground; ARGS="--port 8403" 
 
 test: setup-dev  ## run the whole suite; TESTS=tests/ledger runs a part
 	@mkdir -p .setup && exec $(BIN)/python -m pytest -n 2 --junit-xml=.setup/junit.xml -q $(TESTS)
+
+simulate: setup-dev  ## the ledger under every fault, SEEDS=1000 or from:to; ARGS=--json, --trace, --planted all
+	@PYTHONPATH=src exec $(BIN)/python -m tests.simulation $(SEEDS) $(ARGS)
 
 check: format-check lint types imports generated test  ## format, lint, types, imports, generated files, tests
 

@@ -1,0 +1,213 @@
+"""Faults planted in the real ledger, at least one for each law: the simulator must find every one.
+
+Each changes one piece of the product in a database of its own: a line of an SQL function, or a verb of Ledger.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from freehold.db import LOST, Connection
+from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import Hold, HoldRequest
+from freehold.ledger.problems import InsufficientCredit
+
+LOCK = "perform 1 from ledger.accounts a where a.id = any (p_accounts) order by a.id for no key update;"
+NOW = "select * into v_now from ledger.present;"
+
+
+@dataclass(frozen=True)
+class Planted:
+    law: str
+    what: str
+    edits: tuple[tuple[str, str, str], ...] = ()
+    """(function, text, instead): each text stands in the function."""
+    also: str = ""
+    """SQL that takes a line of defence away, so that the law is broken and not only an error raised."""
+    ledger_type: type[Ledger] = Ledger
+    seed: int = 0
+    """A seed that finds it, for the suite."""
+    signs: tuple[str, ...] = ()
+    """Other laws under which it may be found first."""
+
+
+class TakesLossForRefusal(Ledger):
+    async def _send_holds(self, connection: Connection, requests: Sequence[Any]) -> list[Hold | Exception]:
+        try:
+            return await super()._send_holds(connection, requests)
+        except LOST:
+            return [InsufficientCredit(needed="", available="", purses="", reset="") for _ in requests]
+
+
+class TakesLossForSuccess(Ledger):
+    async def _send_endings(self, connection: Connection, endings: Sequence[Any]) -> list[asyncpg.Record]:
+        try:
+            return await super()._send_endings(connection, endings)
+        except LOST:
+            return [
+                {
+                    "outcome": "charged", "cost": ending.settlement.cost_nano, "absorbed": 0, "grant_ids": (),
+                    "held": 0, "sources": (), "amounts": (), "at_s": 0, "left_sources": (), "left_amounts": (),
+                }
+                for ending in endings
+            ]  # fmt: skip
+
+
+class KeepsWhatCallersLeave(Ledger):
+    def _give_back(self, request: Any, held: Hold | Exception | None) -> None:
+        """Nothing."""
+
+
+class MixesAnswersUp(Ledger):
+    async def _hold_batch(self, connection: Connection, epoch: int, requests: Sequence[Any]) -> list[Hold | Exception]:
+        results = await super()._hold_batch(connection, epoch, requests)
+        return results[1:] + results[:1] if all(isinstance(request, HoldRequest) for request in requests) else results
+
+
+PLANTED: dict[str, Planted] = {
+    "unbalanced": Planted(
+        "balanced", "a charge takes 1 nano-USD more than its legs",
+        (("settle_batch", "c_cost := c_cost || cost;", "c_cost := c_cost || (cost + 1);"),),
+    ),
+    "rewritten": Planted(
+        "append-only", "an expiry rewrites the posting of its grant",
+        (("expire", "v_count := v_count + 1;", "v_count := v_count + 1; update ledger.postings p set at_s = v_at"
+          " where p.account_id = g.account_id and p.grant_ids[1] = g.id and p.kind = 'grant';"),),
+        also="alter table ledger.postings disable trigger append_only",
+    ),
+    "counted-twice": Planted(
+        "a repeat is a no-op", "a deposit that is posted again is credited again",
+        (("grant_credit", "grant_id := v_done.grant_id;", "grant_id := v_done.grant_id;"
+          " if outcome = 'repeat' then"
+          " update ledger.grants x set amount = x.amount + p_amount, available = x.available + p_amount"
+          " where x.account_id = p_account and x.id = v_done.grant_id;"
+          " insert into ledger.postings (account_id, external_id, kind, at_s, digest, lines, grant_ids, amounts)"
+          " select p_account, p_external || ':' || count(*), 'grant', 0, p_digest,"
+          " array['purse:' || p_source, ledger.source_line(p_source)], array[v_done.grant_id, v_done.grant_id],"
+          " array[p_amount, -p_amount] from ledger.postings; end if;"),),
+    ),
+    "race-of-repeats": Planted(
+        "every refusal has a name", "two postings of one id at once don't wait for each other",
+        (("grant_credit", "perform 1 from ledger.accounts a where a.id = p_account for no key update;",
+          "perform 1 from ledger.accounts a where a.id = p_account;"),),
+    ),
+    "other-body": Planted(
+        "another body is refused", "a repeat's body isn't compared",
+        (("grant_credit", "when v_done.digest = p_digest then", "when true then"),),
+    ),
+    "other-settlement": Planted(
+        "another body is refused", "a repeated settlement's cost isn't compared",
+        (("settle_batch", "c.cost + c.absorbed = q.cost", "true"), ("settle_batch", "c.usage = p_usages[item]", "true")),
+    ),
+    "lost-update": Planted(
+        "balance = projection", "holds don't wait for each other, and what is missing is forgotten",
+        (("hold_batch", LOCK, ""), ("hold_batch", "set available = g.available - d.amount",
+                                    "set available = greatest(0, g.available - d.amount)")),
+        signs=("never negative",),
+    ),
+    "negative": Planted(
+        "never negative", "holds don't wait for each other",
+        (("hold_batch", LOCK, ""),),
+        also="alter table ledger.grants drop constraint grants_available_check",
+    ),
+    "not-projected": Planted(
+        "balance = projection", "1 nano-USD too much is given back",
+        (("settle_batch", "set available = g.available + d.back,",
+          "set available = g.available + d.back + (d.back > 0)::int,"),),
+    ),
+    "float": Planted(
+        "no precision is lost", "a cost passes through a double",
+        (("settle_batch", "then least(q.cost, q.amount) else 0 end;",
+          "then least(case when q.cost::float8::numeric < q.cost then q.cost::float8::bigint else q.cost end, q.amount)"
+          " else 0 end;"),),
+    ),
+    "mixed": Planted(
+        "sources are not mixed", "every leg is booked on the first leg's purse",
+        (("settle_batch", "l_sources := l_sources || q.leg_sources[j];", "l_sources := l_sources || q.leg_sources[1];"),),
+    ),
+    "deleted": Planted(
+        "append-only", "a reversal deletes what it reverses",
+        (("reverse_grant", "outcome := 'posted';", "outcome := 'posted'; delete from ledger.postings p"
+          " where p.account_id = p_account and p.external_id in (p_external, p_grant_external);"),),
+        also="alter table ledger.postings disable trigger append_only",
+        signs=("balance = projection", "state rebuilds from entries"),
+    ),
+    "not-rebuilt": Planted(
+        "state rebuilds from entries", "a key's use counts what was held",
+        (("settle_batch", "total_used = k.total_used + d.cost,", "total_used = k.total_used + d.held,"),),
+    ),
+    "early-time": Planted(
+        "order is monotonic", "ledger time is read before the account's lock",
+        (("settle_batch", LOCK, f"{NOW} {LOCK}"), ("settle_batch", f"{LOCK}\n    {NOW}", LOCK)),
+    ),
+    "told-refused": Planted(
+        "what was refused is not applied", "a lost connection is told as a refusal", ledger_type=TakesLossForRefusal,
+        signs=("no hold leaks", "no credit leaks"),
+    ),
+    "refused-applied": Planted(
+        "what was refused is not applied", "answers of one batch are mixed up", ledger_type=MixesAnswersUp,
+        signs=("what was told is durable", "every refusal has a name", "a repeat is a no-op"),
+    ),
+    "told-charged": Planted(
+        "what was told is durable", "an unknown COMMIT is told as a charge", ledger_type=TakesLossForSuccess,
+    ),
+    "leak": Planted(
+        "no hold leaks", "a caller that leaves keeps its hold", ledger_type=KeepsWhatCallersLeave,
+    ),
+    "unrepeatable": Planted(
+        "no hold leaks", "a hold that is sent again after an unknown COMMIT is refused",
+        (("hold_batch", "if q.h_state = 'open' and q.h_epoch = p_epoch and", "if false and"),),
+        signs=("what was refused is not applied",),
+    ),
+    "unfenced": Planted(
+        "a lapsed worker is fenced", "a lapsed worker goes on holding",
+        (("hold_batch", "select e.lapsed_at is null into v_alive", "select true into v_alive"),),
+    ),
+    "swept-alive": Planted(
+        "a live worker is not swept", "workers lapse after 3 s",
+        (("sweep", "p_lapse_s * interval '1 second'", "p_lapse_s * interval '0.2 second'"),),
+    ),
+    "revoked": Planted(
+        "the hold call decides", "a revoked key is let through",
+        (("hold_batch", "q.state is distinct from 'active'", "q.state is null"),),
+    ),
+    "old-price": Planted(
+        "the hold call decides", "an old price is let through",
+        (("hold_batch", "q.price <> v_price", "q.price > v_price"),),
+    ),
+    "cap": Planted(
+        "a key's cap holds", "calls of one batch don't count for each other",
+        (("hold_batch", "k_day_left := k_day_left - amount;", "null;"),
+         ("hold_batch", "k_total_left := k_total_left - amount;", "null;")),
+    ),
+    "charged-again": Planted(
+        "an idempotency key is charged once", "an idempotency key isn't looked up",
+        (("hold_batch", "and x.expires_at > clock_timestamp();", "and false;"),),
+    ),
+}  # fmt: skip
+
+
+def patches(planted: Planted) -> Callable[[asyncpg.Connection], Awaitable[None]]:
+    """What puts it into a database."""
+
+    async def patch(connection: asyncpg.Connection) -> None:
+        for function, text, instead in planted.edits:
+            body = await connection.fetchval(
+                "select pg_get_functiondef(p.oid) from pg_proc p where p.pronamespace = 'ledger'::regnamespace"
+                " and p.proname = $1",
+                function,
+            )
+            if text not in body:
+                raise LookupError(f"{function} has no {text!r}: plant {planted.what!r} anew")
+            await connection.execute(body.replace(text, instead))
+        if planted.also:
+            await connection.execute(planted.also)
+
+    return patch
+
+
+def caught(planted: Planted, broken: Sequence[str]) -> bool:
+    """Whether what was found is what was planted. `books check` may be the one that says so."""
+    return any(one.startswith((f"{planted.law}:", *(f"{sign}:" for sign in planted.signs))) for one in broken)

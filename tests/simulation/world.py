@@ -1,0 +1,896 @@
+"""One simulation: workers over the real ledger, callers, a chain, an administrator, and what befalls them. All from a seed.
+
+What was sent, acknowledged and refused is written down here, by whoever sent it; laws.py compares that with the books.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from freehold.clock import DAY_S
+from freehold.db import LOST, Connection
+from freehold.ledger.jobs import once
+from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import FOREVER_S, Charge, Hold, HoldRequest, KeyLimits, KeyState, Settlement, Source
+from freehold.ledger.problems import (
+    AnswerStored,
+    DayUnopened,
+    IdempotencyConflict,
+    IdempotencyInProgress,
+    InsufficientCredit,
+    KeyLimitReached,
+    KeyRevoked,
+    StaleKey,
+    StalePrice,
+)
+from freehold.money import MAX_NANO
+from freehold.problems import Conflict, LedgerUnavailable, NotFound
+
+from .loop import PROCESS, SeededLoop
+from .server import EPOCH_S, Server, SimulatedDatabase, Weather
+
+LOG = logging.getLogger("freehold.ledger.batch")
+T = TypeVar("T")
+REFUSED = (
+    InsufficientCredit,
+    KeyLimitReached,
+    KeyRevoked,
+    IdempotencyConflict,
+    IdempotencyInProgress,
+    AnswerStored,
+)
+FIRST_DAY = 21_000
+LONGEST_S = 120.0
+"""Virtual seconds after which a simulation that isn't over is stuck."""
+
+
+class Died(Exception):
+    """The process was killed before it answered."""
+
+
+class Listening(logging.Handler):
+    """Hears what the ledger has to log as an error: something that PostgreSQL refused, and no rule foresaw."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fault = record.exc_info[1] if record.exc_info else None
+        if fault is not None and not isinstance(fault, asyncpg.LockNotAvailableError):
+            self._world.breaks("every refusal has a name", f"PostgreSQL refused: {fault!r}")
+
+
+class VirtualClock:
+    def __init__(self, loop: SeededLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        return EPOCH_S + self._loop.time()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+
+@dataclass
+class Plan:
+    """What a seed draws: sizes, and which faults there are."""
+
+    workers: int
+    accounts: int
+    callers: int
+    calls: int
+    scale: int
+    orderly: bool
+    weather: Weather
+    kills: list[int]
+    stops: list[int]
+    leaves: float
+    doubles: float
+    midnight: bool
+    stall: bool
+    before_midnight_s: int
+
+    @classmethod
+    def drawn(cls, random: Random) -> "Plan":
+        def rate(most: float) -> float:
+            return random.choice((0.0, 0.0, most / 4, most))
+
+        weather = Weather(
+            random,
+            split=random.choice((0.0, 0.2, 0.6)),
+            lost_before=rate(0.06),
+            aborted=rate(0.1),
+            lost_after=rate(0.08),
+            late_commit=rate(0.08),
+            serialization=rate(0.1),
+            refused_connect=rate(0.2),
+            serializable=random.random() < 0.25,
+            latency_s=random.choice((0.001, 0.02, 0.3)),
+        )
+        return cls(
+            workers=random.randint(1, 3),
+            accounts=random.choice((1, 1, 2, 3)),
+            callers=random.randint(2, 7),
+            calls=random.randint(1, 4),
+            scale=random.choice((10, 1_000, 10**9, 10**14, MAX_NANO // 400)),
+            orderly=random.random() < 0.4,
+            weather=weather,
+            kills=sorted(random.randint(50, 2_500) for _ in range(random.choice((0, 0, 1, 2)))),
+            stops=sorted(random.randint(100, 1_500) for _ in range(random.choice((0, 0, 0, 1)))),
+            leaves=random.choice((0.0, 0.1, 0.4)),
+            doubles=random.choice((0.0, 0.1, 0.4)),
+            midnight=random.random() < 0.5,
+            stall=random.random() < 0.1,
+            before_midnight_s=random.randint(1, 12),
+        )
+
+
+@dataclass
+class Call:
+    """One caller's call, as the caller knows it."""
+
+    request: HoldRequest
+    epoch: int
+    """The worker's when the call was sent."""
+    began: int = 0
+    """In the loop's steps, as all moments here."""
+    bodies: list[HoldRequest] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    refused: str | None = None
+    unknown: bool = False
+    left: bool = False
+    """Its caller went while it was being held."""
+    extended: bool = False
+    known: dict[str, Any] = field(default_factory=dict)
+    """What had been acknowledged to somebody before the hold was sent."""
+    settlements: list[Settlement] = field(default_factory=list)
+    """Every body that was sent."""
+    charges: list[tuple[Settlement, Charge]] = field(default_factory=list)
+    charged_at: int = 0
+    released: bool = False
+    release_sent: bool = False
+    not_open: bool = False
+    worker: int = 0
+
+
+@dataclass
+class Issue:
+    """One thing that the chain, or the operator, posts."""
+
+    external_id: str
+    verb: str
+    bodies: list[Any] = field(default_factory=list)
+    """Acknowledged."""
+    conflicts: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Account:
+    id: int
+    rich: bool
+    keys: dict[int, KeyLimits]
+    net: dict[str, int] = field(default_factory=dict)
+    """By the grant's external id: what it was issued for, raised and reversed to."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    days: dict[int, str] = field(default_factory=dict)
+    stake: int = 0
+    issues: dict[str, Issue] = field(default_factory=dict)
+    revoked_at: dict[int, int] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(eq=False)
+class Worker:
+    number: int
+    ledger: Ledger
+    database: SimulatedDatabase
+    died: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: bool = False
+    failed: list[Ledger] = field(default_factory=list)
+    """That couldn't start."""
+    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+
+
+@dataclass
+class Report:
+    seed: int
+    broken: list[str]
+    digest: str
+    trace: list[str]
+    counts: dict[str, int]
+    steps: int
+    virtual_s: float
+
+
+class World:
+    """Everything of one seed but PostgreSQL."""
+
+    def __init__(
+        self, seed: int, server: Server, *, ledger_type: type[Ledger] = Ledger, keep_trace: bool = True
+    ) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.plan = Plan.drawn(self.random)
+        self.server = server
+        self.loop = SeededLoop(self.random, orderly=self.plan.orderly)
+        self.weather = self.plan.weather
+        self.weather.told = lambda what: self.count(what)
+        self.ledger_type = ledger_type
+        self.workers: list[Worker] = []
+        self.accounts: list[Account] = []
+        self.calls: list[Call] = []
+        self.broken: list[str] = []
+        self.trace: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.price = 1
+        self.price_known = 0
+        self.lapsed_known: dict[int, int] = {}
+        """Epoch: the step from which on it was known as lapsed."""
+        self.ended: set[int] = set()
+        """Epochs that their own workers ended."""
+        self.at_s = FIRST_DAY * DAY_S + (DAY_S - self.plan.before_midnight_s if self.plan.midnight else 40_000)
+        self.base_s = self.at_s
+        self.provisional = False
+        self.seen_books: dict[tuple[str, int, str], str] = {}
+        self._digest = hashlib.sha256()
+        self._names = 0
+        self._numbers = 0
+        self._crowd: set[asyncio.Task[Any]] = set()
+        self._keep_trace = keep_trace
+        self._waiting: list[str] = []
+
+    # ---- what is written down
+
+    def say(self, text: str) -> None:
+        line = f"{self.loop.steps:>6} {self.loop.time():>10.4f} p{PROCESS.get()} {text}"
+        self._digest.update(line.encode())
+        self.trace.append(line)
+        if not self._keep_trace and len(self.trace) > 400:
+            del self.trace[:200]
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        self.say(f"* {what}")
+
+    def breaks(self, law: str, text: str) -> None:
+        self.broken.append(f"{law}: {text}")
+        self.say(f"BROKEN {law}: {text}")
+
+    def name(self, kind: str) -> str:
+        self._names += 1
+        return f"{kind}:{self._names}"
+
+    def uuid(self) -> UUID:
+        return UUID(int=self.random.getrandbits(128))
+
+    def amount(self) -> int:
+        return self.random.randint(1, self.plan.scale)
+
+    # ---- the run
+
+    def run(self) -> Report:
+        from .laws import final
+
+        asyncio.set_event_loop(self.loop)
+        self.server.begin(self.loop)
+        listening = Listening(self)
+        LOG.addHandler(listening)
+        try:
+            self.loop.run_until_complete(self._in_time())
+            final(self)
+        except TimeoutError:
+            self.breaks("every call ends", f"somebody waits for ever: {self._waiting}")
+        finally:
+            for worker in self.workers:
+                worker.database.lose_all(self.random)
+            self.server.end()
+            self.loop.bury()
+            asyncio.set_event_loop(None)
+            LOG.removeHandler(listening)
+        for fault in self.loop.faults:
+            self.breaks("nothing fails unheard", str(fault.get("exception") or fault.get("message")))
+        self._digest.update(repr(sorted(self.seen_books.items())).encode())
+        return Report(
+            self.seed, self.broken, self._digest.hexdigest(), self.trace, self.counts, self.loop.steps, self.loop.time()
+        )
+
+    async def _in_time(self) -> None:
+        living = self.loop.create_task(self._live())
+        await asyncio.wait({living}, timeout=LONGEST_S)
+        if living.done():
+            living.result()
+            return
+        self._waiting = sorted(
+            f"{task.get_coro().__qualname__} at {[frame.f_lineno for frame in task.get_stack()]}"
+            for task in asyncio.all_tasks(self.loop)
+        )
+        raise TimeoutError
+
+    async def _live(self) -> None:
+        for _ in range(self.plan.accounts):
+            self._make_account()
+        for _ in range(self.plan.workers):
+            self.spawn_worker()
+        jobs = [self.go(self._jobs()), self.go(self._chain_time())]
+        busy = [self.go(self._chain(account)) for account in self.accounts]
+        busy.append(self.go(self._administer()))
+        for at in self.plan.kills:
+            self.loop.after_steps(at, self._kill_one)
+        for at in self.plan.stops:
+            self.loop.after_steps(at, self._stop_one)
+        if self.random.random() < 0.5:
+            self.loop.after_steps(self.random.randint(200, 2_000), self._checkpoint)
+        await asyncio.gather(*busy)
+        while self._crowd:
+            await asyncio.wait(self._crowd)
+        await self._end(jobs)
+
+    async def _end(self, jobs: "list[asyncio.Task[None]]") -> None:
+        """Faults cease, everything comes to rest, and what dead workers left is swept."""
+        from .laws import at_rest
+
+        self.weather.calm = True
+        for worker in self.alive():
+            self.loop.continue_process(worker.number)
+            worker.stopped = False
+        await asyncio.sleep(8)
+        at_rest(self)
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
+        if not self.alive():
+            await self._started(self.spawn_worker(callers=0))
+        for worker in self.alive():
+            epoch = worker.ledger.epoch
+            await self.on(worker, worker.ledger.stop)
+            self.ended.add(epoch)
+        self.loop._timer_cancelled_count = 0
+        last = self._new_worker()
+        await self.on(last, last.ledger.start)
+        await self.on(last, lambda: last.ledger.set_time(self.now_s() + 1, opened_day=FIRST_DAY - 1))
+        await asyncio.sleep(0)
+        # Everybody else is gone for longer than a lapse.
+        self.server.admin(
+            "execute",
+            "update ledger.epochs set beat_at = beat_at - interval '20 s' where lapsed_at is null and id <> $1",
+            last.ledger.epoch,
+        )
+        await self.on(last, lambda: once(last.ledger))
+        await self.on(last, last.ledger.stop)
+        self.ended.add(last.ledger.epoch)
+
+    def go(self, work: Any) -> "asyncio.Task[Any]":
+        """A task of the world's own."""
+        context = copy_context()
+        context.run(PROCESS.set, 0)
+        return self.loop.create_task(work, context=context)
+
+    def _make_account(self) -> None:
+        rich = self.random.random() < 0.4
+        account_id = self.server.admin("fetchval", "insert into ledger.accounts default values returning id")
+        account = Account(account_id, rich, {})
+        for key_id in (1, 2):
+            caps = {}
+            if key_id == 2 and self.random.random() < 0.6:
+                caps["day_cap_nano"] = self.plan.scale * self.random.randint(1, 6)
+            if key_id == 2 and self.random.random() < 0.3:
+                caps["total_cap_nano"] = self.plan.scale * self.random.randint(1, 10)
+            account.keys[key_id] = KeyLimits(account_id, key_id, 1, **caps)
+            self.server.admin(
+                "execute",
+                "insert into ledger.keys (account_id, key_id, version, state, day_cap, total_cap)"
+                " values ($1, $2, 1, 'active', $3, $4)",
+                account_id,
+                key_id,
+                caps.get("day_cap_nano"),
+                caps.get("total_cap_nano"),
+            )
+        self.accounts.append(account)
+
+    # ---- workers
+
+    def alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if not worker.died.is_set()]
+
+    def _new_worker(self) -> Worker:
+        self._numbers += 1
+        database = SimulatedDatabase(self.server, self.weather)
+        worker = Worker(self._numbers, self.ledger_type(database, clock=VirtualClock(self.loop)), database)
+        self.workers.append(worker)
+        return worker
+
+    def spawn_worker(self, callers: int | None = None) -> Worker:
+        worker = self._new_worker()
+        self.say(f"worker {worker.number} starts")
+        share = max(1, self.plan.callers // self.plan.workers) if callers is None else callers
+        task = self.go(self._serve(worker, share))
+        self._crowd.add(task)
+        task.add_done_callback(self._crowd.discard)
+        return worker
+
+    async def _serve(self, worker: Worker, callers: int) -> None:
+        """Start a worker and its callers; until they have all ended, or the worker died."""
+        try:
+            await self._started(worker)
+            tasks = [self._task(worker, self._caller(worker)) for _ in range(callers)]
+            await self._or_died(worker, asyncio.gather(*tasks, return_exceptions=True))
+            for task in tasks:
+                if task.exception() is not None:
+                    self.breaks("nothing fails unheard", f"a caller: {task.exception()!r}")
+        except Died:
+            return
+
+    async def _started(self, worker: Worker) -> None:
+        while True:
+            try:
+                await self.on(worker, worker.ledger.start)
+                return
+            except LedgerUnavailable:
+                worker.failed.append(worker.ledger)
+                worker.ledger = self.ledger_type(worker.database, clock=VirtualClock(self.loop))
+                await asyncio.sleep(0.2)
+
+    def _task(self, worker: Worker, work: Any) -> "asyncio.Task[Any]":
+        context = copy_context()
+        context.run(PROCESS.set, worker.number)
+        task = self.loop.create_task(work, context=context)
+        worker.tasks.add(task)
+        task.add_done_callback(worker.tasks.discard)
+        return task
+
+    async def on(self, worker: Worker, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it in the worker's process. Raises Died."""
+
+        async def done() -> T:
+            return await work()
+
+        if worker.died.is_set():
+            raise Died
+        return await self._or_died(worker, self._task(worker, done()))
+
+    async def _or_died(self, worker: Worker, task: "asyncio.Future[T]") -> T:
+        died = self.go(worker.died.wait())
+        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if task.done():
+            return task.result()
+        raise Died
+
+    def _kill_one(self) -> None:
+        if self.weather.calm or not (living := self.alive()):
+            return
+        worker = self.random.choice(living)
+        self.count("worker killed")
+        self.loop.kill(worker.number)
+        worker.died.set()
+        worker.database.lose_all(self.random)
+        self.loop.call_later(self.random.random() * 20, lambda: self.weather.calm or self.spawn_worker())
+
+    def _stop_one(self) -> None:
+        if self.weather.calm or not (living := self.alive()):
+            return
+        worker = self.random.choice(living)
+        self.count("worker stopped")
+        worker.stopped = True
+        self.loop.stop_process(worker.number)
+        seconds = self.random.choice((3, 17, 30))
+
+        def go_on() -> None:
+            self.say(f"worker {worker.number} goes on")
+            worker.stopped = False
+            self.loop.continue_process(worker.number)
+
+        self.loop.call_later(seconds, go_on)
+
+    async def anywhere(self, work: Callable[[Worker], Awaitable[T]]) -> T:
+        """On some worker, and on another until its outcome is known."""
+        while True:
+            living = self.alive()
+            if not living:
+                await asyncio.sleep(1)
+                continue
+            worker = self.random.choice(living)
+            try:
+                return await self.on(worker, lambda: work(worker))  # noqa: B023 - awaited before the next turn
+            except (Died, LedgerUnavailable, *LOST):
+                await asyncio.sleep(0.1)
+
+    # ---- callers
+
+    async def _caller(self, worker: Worker) -> None:
+        for _ in range(self.plan.calls):
+            await asyncio.sleep(self.random.choice((0, 0, 0.01, 1.0)) * self.random.random())
+            await self._one_call(worker, self.random.choice(self.accounts))
+
+    def _new_request(self, account: Account) -> HoldRequest:
+        amount = self.amount()
+        least = amount if self.random.random() < 0.7 else self.random.randint(0, amount)
+        key_id = self.random.choice((1, 2))
+        keyed = self.random.random() < 0.25
+        return HoldRequest(
+            account.id,
+            key_id,
+            self.uuid(),
+            amount,
+            least,
+            price_version=self.price_known,
+            key_version=account.keys[key_id].version,
+            idempotency_key=f"again{self.random.randint(1, 3)}" if keyed else None,
+            body_digest=bytes([self.random.randint(1, 2)]) if keyed else None,
+        )
+
+    async def _one_call(self, worker: Worker, account: Account) -> None:
+        request = self._new_request(account)
+        for _ in range(6):
+            call = Call(request, worker.ledger.epoch, worker=worker.number)
+            self.calls.append(call)
+            outcome = await self._hold(worker, account, call)
+            if isinstance(outcome, Hold):
+                await self._end_call(worker, account, call, outcome)
+                return
+            if isinstance(outcome, DayUnopened):
+                await self._wait_for(self.go(self._open_day(account)))
+                request = replace(request, day_unopened_ok=True)
+            elif isinstance(outcome, StalePrice):
+                request = replace(request, price_version=outcome.current)
+            elif isinstance(outcome, StaleKey):
+                request = replace(request, key_version=account.keys[request.key_id].version)
+            else:
+                return
+            request = replace(request, request_id=self.uuid())
+
+    @staticmethod
+    async def _wait_for(task: "asyncio.Task[Any]") -> None:
+        await asyncio.wait({task})
+        task.result()
+
+    async def _hold(self, worker: Worker, account: Account, call: Call) -> object:
+        call.began = self.loop.steps
+        call.known = {
+            "price": self.price_known,
+            "revoked": call.request.key_id in account.revoked_at,
+            "version": account.keys[call.request.key_id].version,
+            "rich": account.rich and bool(account.net),
+        }
+        bodies = [call.request]
+        if self.random.random() < self.plan.doubles:
+            bodies.append(call.request if self.random.random() < 0.5 else replace(
+                call.request, amount_nano=call.request.amount_nano + 1
+            ))  # fmt: skip
+        call.bodies = bodies
+        short = str(call.request.request_id)[:8]
+        self.say(f"hold {short} {call.request.amount_nano} of key {account.id}.{call.request.key_id}")
+        tasks = [asyncio.ensure_future(self._try_hold(worker, call, body)) for body in bodies]
+        if self.random.random() < self.plan.leaves:
+            call.left = True
+            for task in tasks:
+                self.loop.after_steps(self.random.randint(1, 60), task.cancel)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            self.say(f"hold {short}: {type(outcome).__name__}")
+        first: object = None
+        for body, outcome in zip(bodies, outcomes, strict=True):
+            if isinstance(outcome, Hold):
+                call.holds.append(outcome)
+                call.request = body
+                first = outcome
+        if first is not None:
+            if len(set(call.holds)) > 1:
+                self.breaks("a repeat is a no-op", f"hold {short} was answered in two ways: {call.holds}")
+            bodied = {body for body, outcome in zip(bodies, outcomes, strict=True) if isinstance(outcome, Hold)}
+            if len(bodied) > 1:
+                self.breaks("another body is refused", f"hold {short} was granted for two bodies")
+            # Where one of two callers of this id left, the hold may be given back under the other.
+            call.left = any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+            call.unknown = any(isinstance(outcome, LedgerUnavailable) for outcome in outcomes)
+            return first
+        outcome = outcomes[0]
+        if isinstance(outcome, REFUSED):
+            call.refused = type(outcome).__name__
+            self.counts[call.refused] = self.counts.get(call.refused, 0) + 1
+            if isinstance(outcome, InsufficientCredit) and call.known["rich"] and len(bodies) == 1:
+                self.breaks("no credit leaks", f"hold {short} was refused on a rich account: {outcome}")
+        elif isinstance(outcome, DayUnopened | StalePrice | StaleKey):
+            call.refused = type(outcome).__name__
+        elif isinstance(outcome, LedgerUnavailable | asyncio.CancelledError | Conflict):
+            call.unknown = True
+        elif isinstance(outcome, BaseException):
+            self.breaks("every refusal has a name", f"hold {short}: {outcome!r}")
+        if any(other is not None and type(other) is not type(outcome) for other in outcomes):
+            call.unknown, call.refused = True, None
+        return outcome
+
+    async def _try_hold(self, worker: Worker, call: Call, body: HoldRequest) -> Hold:
+        return await worker.ledger.hold(body)
+
+    async def _end_call(self, worker: Worker, account: Account, call: Call, hold: Hold) -> None:
+        self.count("held")
+        short = str(hold.request_id)[:8]
+        await asyncio.sleep(self.random.choice((0.0, 0.01, 0.5, 3.0, 3.0, 25.0)) * self.random.random())
+        if self.random.random() < 0.15:
+            hold = await self._extend(worker, call, hold)
+        if self.random.random() < 0.12:
+            call.release_sent = True
+            await self._until_known(lambda: worker.ledger.release(hold))
+            call.released = True
+            self.say(f"released {short}")
+            return
+        percent = self.random.choice((0, 30, 70, 100, 100, self.random.randint(0, 100), 130))
+        settlement = Settlement(hold.amount_nano * percent // 100, "small", {"output": percent})
+        call.settlements.append(settlement)
+        tasks = [asyncio.ensure_future(self._until_known(lambda: worker.ledger.settle(hold, settlement)))]
+        other = settlement
+        if self.random.random() < self.plan.doubles:
+            if self.random.random() < 0.5:
+                other = replace(settlement, cost_nano=settlement.cost_nano + 1)
+                call.settlements.append(other)
+            tasks.append(asyncio.ensure_future(self._until_known(lambda: worker.ledger.settle(hold, other))))
+        if self.random.random() < self.plan.leaves:
+            self.loop.after_steps(self.random.randint(1, 40), tasks[0].cancel)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(outcomes[0], asyncio.CancelledError):
+            # The caller left; the door goes on until the outcome is known.
+            again = asyncio.ensure_future(self._until_known(lambda: worker.ledger.settle(hold, settlement)))
+            outcomes[0] = (await asyncio.gather(again, return_exceptions=True))[0]
+        for body, outcome in zip((settlement, other), outcomes, strict=False):
+            self.say(f"settle {short} {body.cost_nano}: {type(outcome).__name__}")
+            if isinstance(outcome, Charge):
+                call.charges.append((body, outcome))
+                call.charged_at = self.loop.steps
+                self.counts["charged"] = self.counts.get("charged", 0) + 1
+            elif isinstance(outcome, NotFound):
+                call.not_open = True
+            elif isinstance(outcome, Conflict):
+                continue
+            elif isinstance(outcome, BaseException):
+                self.breaks("every refusal has a name", f"settle {short}: {outcome!r}")
+        bodies = {body.cost_nano for body, charge in call.charges if charge.outcome != "unsettled"}
+        if len(bodies) > 1:
+            self.breaks("another body is refused", f"settle {short} was charged for {sorted(bodies)}")
+        if not call.charges and not call.not_open:
+            self.breaks("a repeat is a no-op", f"settle {short} was never charged: {outcomes}")
+
+    async def _extend(self, worker: Worker, call: Call, hold: Hold) -> Hold:
+        more = self.amount()
+        for _ in range(4):
+            try:
+                longer = await worker.ledger.extend(hold, more, day_unopened_ok=True)
+            except LedgerUnavailable:
+                call.extended = True
+                continue
+            except (*REFUSED, Conflict, NotFound):
+                return hold
+            call.extended = True
+            self.count("extended")
+            if longer.amount_nano != hold.amount_nano + more:
+                self.breaks("a repeat is a no-op", f"{hold.request_id} grew to {longer.amount_nano}")
+            return longer
+        return hold
+
+    async def _until_known(self, work: Callable[[], Awaitable[T]]) -> T:
+        pause_s = 0.1
+        while True:
+            try:
+                return await work()
+            except LedgerUnavailable:
+                await asyncio.sleep(pause_s)
+                pause_s = min(5.0, pause_s * 2)
+
+    # ---- the chain
+
+    async def _post(self, account: Account, verb: str, external_id: str, body: Any, send: Any) -> object:
+        """Post it until it is known; now and then twice at once, also with another body. What it was answered."""
+        issue = account.issues.setdefault(external_id, Issue(external_id, verb))
+
+        async def one(this: Any) -> object:
+            try:
+                answer = await self.anywhere(lambda worker: send(worker.ledger, this))
+            except Conflict:
+                issue.conflicts.append(this)
+                return None
+            except asyncpg.PostgresError as fault:
+                self.breaks("every refusal has a name", f"{external_id}: {fault!r}")
+                return None
+            issue.bodies.append(this)
+            return answer
+
+        tries = [self.go(one(body))]
+        if self.random.random() < self.plan.doubles:
+            tries.append(self.go(one(body)))
+        if self.random.random() < self.plan.doubles / 2 and isinstance(body, int) and verb == "grant":
+            tries.append(self.go(one(body + 1)))
+        answers = await asyncio.gather(*tries)
+        if not issue.bodies:
+            self.breaks("what was told is durable", f"{external_id} was never posted")
+            issue.bodies.append(body)
+        if len(set(issue.bodies)) != 1:
+            self.breaks("another body is refused", f"{external_id} was posted for {sorted(set(issue.bodies))}")
+        self.say(f"{verb} {external_id} of {account.id}: {issue.bodies[:1]}")
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _grant(self, account: Account, source: Source, amount: int, *, ends_s: int = FOREVER_S) -> None:
+        external_id = self.name("evt")
+        async with account.turn:
+            await self._post(
+                account, "grant", external_id, amount,
+                lambda ledger, this: ledger.grant(
+                    account.id, source, this, external_id, starts_at_s=0, expires_at_s=ends_s
+                ),
+            )  # fmt: skip
+            account.net[external_id] = account.issues[external_id].bodies[0]
+            account.sources[external_id] = source
+
+    async def _open_day(self, account: Account) -> None:
+        async with account.turn:
+            await self._day(account, account.stake, opens=True)
+
+    async def _day(self, account: Account, to: int, *, opens: bool) -> None:
+        time = await self.anywhere(lambda worker: worker.ledger.time())
+        day = time.opened_day
+        if day < time.at_s // DAY_S:
+            return
+        external_id = f"day:{day}:allowance:{'open' if opens else self.name('raise')}"
+        grant = account.days.get(day, external_id)
+        first = account.issues.get(external_id)
+        if first is not None:
+            to = first.bodies[0]
+        before = account.net.get(grant, 0)
+        known = first is not None and before > 0
+        await self._post(
+            account, "day", external_id, to,
+            lambda ledger, this: (ledger.open_day if opens else ledger.raise_grant)(
+                account.id, day, Source.ALLOWANCE, this, external_id
+            ),
+        )  # fmt: skip
+        if known:
+            return
+        if to > before:
+            account.net[grant] = to
+        if to > 0 and day not in account.days:
+            account.days[day] = external_id
+            account.sources[external_id] = Source.ALLOWANCE
+
+    async def _reverse(self, account: Account) -> None:
+        names = [name for name in account.net if name in account.sources]
+        if not names or account.rich:
+            return
+        async with account.turn:
+            grant = self.random.choice(names)
+            to = self.random.randint(0, account.net[grant])
+            less = account.net[grant] - to
+            external_id = self.name("reorg")
+            taken = await self._post(
+                account, "reverse", external_id, to,
+                lambda ledger, this: ledger.reverse(account.id, grant, this, external_id),
+            )  # fmt: skip
+            account.net[grant] = min(account.net[grant], to)
+            if not isinstance(taken, int) or not 0 <= taken <= less:
+                self.breaks("a reversal adds, never deletes", f"{external_id} took {taken} of {less}")
+
+    async def _replay(self, account: Account) -> None:
+        """Something old arrives once more, long after."""
+        old = [issue for issue in account.issues.values() if issue.verb == "grant"]
+        if not old:
+            return
+        issue = self.random.choice(old)
+        other = self.random.random() < 0.5
+        amount = issue.bodies[0] + other
+        source = account.sources[issue.external_id]
+        ends_s = FOREVER_S
+        if source is not Source.PREPAID:
+            return
+        try:
+            await self.anywhere(
+                lambda worker: worker.ledger.grant(
+                    account.id, source, amount, issue.external_id, starts_at_s=0, expires_at_s=ends_s
+                )
+            )
+        except Conflict:
+            if not other:
+                self.breaks("a repeat is a no-op", f"a repeat of {issue.external_id} was refused")
+        else:
+            if other:
+                self.breaks("another body is refused", f"{issue.external_id} was granted again for {amount}")
+        self.count("replayed")
+
+    async def _chain(self, account: Account) -> None:
+        """What befalls one account from outside, one thing after another."""
+        account.stake = self.amount() * self.random.randint(0, 4)
+        first = self.plan.scale * (200 if account.rich else self.random.randint(1, 6))
+        await self._grant(account, Source.PREPAID, first)
+        for _ in range(self.random.randint(2, 6)):
+            await asyncio.sleep(self.random.random() * 4)
+            match self.random.randrange(6):
+                case 0:
+                    await self._grant(account, Source.PREPAID, self.amount() * 2)
+                case 1:
+                    ends = self.now_s() + self.random.randint(1, 20)
+                    await self._grant(account, Source.PROMO, self.amount() * 2, ends_s=ends)
+                case 2:
+                    account.stake += self.amount()
+                    async with account.turn:
+                        await self._day(account, account.stake, opens=False)
+                case 3:
+                    await self._reverse(account)
+                case 4:
+                    await self._replay(account)
+                case _:
+                    await self._open_day(account)
+
+    def now_s(self) -> int:
+        return self.base_s + int(self.loop.time())
+
+    async def _chain_time(self) -> None:
+        """Blocks, and the day that is opened a little after its midnight."""
+        silent_from = self.random.uniform(2, 8) if self.plan.stall else 1e9
+        while True:
+            now = self.loop.time()
+            if not silent_from <= now < silent_from + 140:
+                self.at_s = self.now_s()
+                # A day is opened by a block of it, confirmed by the time of 2 s.
+                await self.anywhere(
+                    lambda worker: worker.ledger.set_time(self.at_s, opened_day=(self.at_s - 2) // DAY_S)
+                )
+            else:
+                self.provisional = True
+            await asyncio.sleep(self.random.uniform(0.3, 3))
+
+    # ---- the administrator, and jobs
+
+    async def _administer(self) -> None:
+        for _ in range(self.random.randint(0, 4)):
+            await asyncio.sleep(self.random.random() * 5)
+            if self.random.random() < 0.5:
+                self.price += 1
+                version = self.price
+
+                async def reprice(worker: Worker, version: int = version) -> None:
+                    await worker.database.transact(lambda conn: worker.ledger.set_price_version(conn, version))
+
+                await self.anywhere(reprice)
+                self.price_known = version
+                self.say(f"price {version}")
+            else:
+                await self._change_key(self.random.choice(self.accounts), 2)
+
+    async def _change_key(self, account: Account, key_id: int) -> None:
+        limits = account.keys[key_id]
+        limits = replace(limits, version=limits.version + 1)
+        revoke = self.random.random() < 0.5
+        if revoke:
+            limits = replace(limits, state=KeyState.REVOKED)
+
+        async def put(worker: Worker) -> None:
+            async def work(conn: Connection) -> None:
+                await worker.ledger.put_key(conn, limits)
+
+            await worker.database.transact(work)
+
+        await self.anywhere(put)
+        account.keys[key_id] = limits
+        if limits.state is KeyState.REVOKED:
+            account.revoked_at.setdefault(key_id, self.loop.steps)
+        self.say(f"key {account.id}.{key_id} {limits.state.value} {limits.version}")
+
+    async def _jobs(self) -> None:
+        while True:
+            await asyncio.sleep(self.random.uniform(1, 6))
+            swept = await self.anywhere(lambda worker: once(worker.ledger, limit=self.random.choice((1, 500))))
+            if swept != (0, 0):
+                self.count("swept or expired")
+            for row in self.server.admin("fetch", "select id from ledger.epochs where lapsed_at is not null"):
+                self.lapsed_known.setdefault(row["id"], self.loop.steps)
+
+    def _checkpoint(self) -> None:
+        from .laws import checkpoint
+
+        checkpoint(self)
