@@ -8,6 +8,7 @@ from freehold.gateway.asgi import Exchange
 from freehold.gateway.asking import Ask
 from freehold.gateway.authority import TRIES, fresh_key, permitted
 from freehold.gateway.problems import RequestTooLarge
+from freehold.gateway.replay import Repeatable
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.model import ApiKey
 from freehold.ledger.model import Hold, HoldRequest
@@ -60,13 +61,15 @@ class Admitted:
     """Of all choices together: what the hold pays for."""
 
 
-async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: Ask) -> Admitted:
+async def admit(
+    door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: Ask, repeatable: Repeatable | None = None
+) -> Admitted:
     """Hold the worst case of `ask`, on the key, the price and the day as the ledger knows them now.
 
     `token`'s `key` may be out of date.
 
     Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
-    PriceNotSet, InsufficientCredit, KeyLimitReached, RateLimited, KeyRevoked, KeyExpired, LedgerUnavailable.
+    PriceNotSet, InsufficientCredit, KeyLimitReached, RateLimited, IdempotencyInProgress, IdempotencyConflict, KeyRevoked, KeyExpired, LedgerUnavailable. And AnswerStored, for a call that was answered before.
     """
     serving = door.catalogue.serving(ask.model)
     model = serving.model
@@ -90,6 +93,8 @@ async def admit(door: "Door", exchange: Exchange, token: str, key: ApiKey, ask: 
             price_version=book.version,
             key_version=key.version,
             deadline_s=door.settings.deadline_s,
+            idempotency_key=repeatable.key if repeatable else None,
+            body_digest=repeatable.digest if repeatable else None,
             day_unopened_ok=day_unopened_ok,
             tokens=bounds.input + bounds.first_output() * bounds.choices,
         )

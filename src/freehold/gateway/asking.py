@@ -31,6 +31,8 @@ class Ask:
     max_output: int | None = None
     """The client's explicit maximum of output tokens, for each choice."""
     choices: int = 1
+    store: bool = True
+    """Whether the answer may be kept for a repeat of the call's idempotency key."""
 
 
 STATE = "it refers to what an upstream keeps, which this gateway's accounts would share; send the content itself"
@@ -50,7 +52,7 @@ REFUSED: dict[str, str] = {
 FREE_TIERS = (None, "auto", "default")
 
 _READ = frozenset({*REFUSED, "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "store",
-                   "service_tier", "modalities", "tools", "messages", "input"})  # fmt: skip
+                   "service_tier", "modalities", "tools", "messages", "input", "freehold"})  # fmt: skip
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -110,10 +112,22 @@ def flag(body: dict[str, Any], name: str) -> bool:
     raise InvalidRequest(reason=f"{name} is neither true nor false.", param=name)
 
 
+def may_store(body: dict[str, Any]) -> bool:
+    """`freehold.store` of the body; true unless it says false. Raises InvalidRequest."""
+    own = body.get("freehold")
+    if own is None:
+        return True
+    store = own.get("store") if isinstance(own, dict) else own
+    if not isinstance(own, dict) or own.keys() - {"store"} or not (store is None or type(store) is bool):
+        raise InvalidRequest(reason='freehold is not an object such as {"store": false}.', param="freehold")
+    return store is not False
+
+
 def for_upstream(body: dict[str, Any], upstream_id: str) -> dict[str, Any]:
     """A copy of the body under the upstream's name of the model, which asks the upstream to keep nothing."""
     sent = {**body, "model": upstream_id}
     if "store" in sent:
         sent["store"] = False
     sent.pop("service_tier", None)
+    sent.pop("freehold", None)
     return sent

@@ -7,8 +7,9 @@ a whole plain answer) leaves when the settlement is durable. However a call ends
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,9 +21,11 @@ from freehold.gateway.authority import bearer, known_key
 from freehold.gateway.forward import Forward
 from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
+from freehold.gateway.replay import INLINE_BYTES, Kept, Repeatable, again
 from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment, frame
 from freehold.gateway.stepping import Steps
 from freehold.ledger.model import Charge, Settlement
+from freehold.ledger.problems import AnswerStored
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input
 from freehold.pricing.model import OUTPUT, cost_of_nano_up
@@ -33,12 +36,6 @@ if TYPE_CHECKING:
     from freehold.gateway.door import Door
 
 log = logging.getLogger("freehold.gateway")
-
-STREAM_HEADERS: headers.Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 
 AFTER_DONE_S = 0.1
 """How long a stream is read beyond its end marker, so that the connection can be used again."""
@@ -51,9 +48,16 @@ async def serve(door: "Door", exchange: Exchange, read: Callable[[bytes], Ask]) 
     settings = door.settings
     token = bearer(exchange)
     key = await known_key(door.identity, token)
-    ask = read(await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s))
+    body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
+    ask = read(body)
     exchange.watch()
-    admitted = await admit(door, exchange, token, key, ask)
+    repeatable = Repeatable.of(exchange, body)
+    try:
+        admitted = await admit(door, exchange, token, key, ask, repeatable)
+    except AnswerStored as stored:
+        assert repeatable is not None  # noqa: S101 - only a key leads to an answer
+        await again(door, exchange, key.account_id, repeatable, stored)
+        return
     call = Call(door, exchange, ask, admitted)
     await (call.stream() if ask.stream else call.plain())
 
@@ -76,6 +80,8 @@ class Call:
         """The upstream certainly ran nothing."""
         self._failed = False
         """The upstream, and not its client, ended the call early."""
+        self._kept = Kept(stream=ask.stream) if admitted.hold.idempotency_key is not None and ask.store else None
+        """What a repeat is answered."""
         self._whole = False
         """The answer was read to its end."""
         self._steps = Steps(door, admitted) if admitted.held_output < admitted.max_output * admitted.choices else None
@@ -91,12 +97,12 @@ class Call:
 
     async def plain(self) -> None:
         """Forward, wait for the whole answer, settle, respond."""
-        answer: dict[str, Any] = {}
+        body = b""
         charge: Charge | None = None
         try:
             try:
                 async with self._patience:
-                    answer = await self._whole_answer()
+                    body = await self._whole_answer()
             except (TimeoutError, UpstreamError, BadFrame) as error:
                 self._problem = self._ended(error)
         finally:
@@ -105,10 +111,8 @@ class Call:
             return
         if self._problem is not None:
             raise self._problem
-        answer["model"] = self._admitted.model.id
-        answer["usage"] = shown_usage(self._meter)
         found = headers.FREE if charge is None else headers.of_charge(charge)
-        await self._exchange.respond(200, msgspec.json.encode(answer), found, patience_s=self._settings.send_patience_s)
+        await self._exchange.respond(200, body, found, patience_s=self._settings.send_patience_s)
 
     async def stream(self) -> None:
         """Forward, pass content on as it comes, settle, end the stream."""
@@ -119,6 +123,10 @@ class Call:
             try:
                 async with self._patience:
                     await self._pass_on(reader, last)
+                    if self._ask.wants_usage:
+                        last.append(frame(reader.usage_frame()))
+                    if self._kept is not None:
+                        self._kept.add(b"".join(last))
             except (TimeoutError, UpstreamError, BadFrame, FrameTooLong) as error:
                 self._problem = self._ended(error)
         finally:
@@ -129,15 +137,13 @@ class Call:
             raise self._problem
         if self._problem is not None:
             last = [frame(msgspec.json.encode(error_body(self._problem)))]
-        elif self._ask.wants_usage:
-            last.append(frame(reader.usage_frame()))
         last.append(comment(headers.note(charge)))
         if self._problem is None:
             last.append(frame(DONE))
         self._begin()
         await self._exchange.end(b"".join(last), patience_s=self._settings.send_patience_s)
 
-    async def _whole_answer(self) -> dict[str, Any]:
+    async def _whole_answer(self) -> bytes:
         answer = await self._send()
         try:
             raw = await answer.read(self._settings.answer_limit_bytes)
@@ -151,7 +157,12 @@ class Call:
             raise BadFrame("its answer is not what was asked for")
         self._meter.see_answer(value.get("usage"), chat.shown_bytes(value))
         self._whole = True
-        return value
+        value["model"] = self._admitted.model.id
+        value["usage"] = shown_usage(self._meter)
+        body = msgspec.json.encode(value)
+        if self._kept is not None:
+            self._kept.add(body)
+        return body
 
     async def _pass_on(self, reader: StreamReader, last: list[bytes]) -> None:
         """Read the upstream's stream to its end; what must wait for the settlement is put in `last`."""
@@ -200,6 +211,8 @@ class Call:
                 elif leave is Pass.SETTLED:
                     last.append(frame(shown))
         finally:
+            if now and self._kept is not None:
+                self._kept.add(b"".join(now))
             if now and not self._exchange.gone:
                 await self._write(b"".join(now))
         return ended
@@ -221,7 +234,7 @@ class Call:
 
     def _begin(self) -> None:
         if not self._exchange.started:
-            self._exchange.start(200, [*STREAM_HEADERS, *headers.of_day(self._hold.day)])
+            self._exchange.start(200, [*headers.STREAM, *headers.of_day(self._hold.day)])
 
     async def _send(self) -> Answer:
         if self._exchange.gone:
@@ -265,7 +278,10 @@ class Call:
     async def _settle(self) -> Charge | None:
         self._forward.end(whole=self._whole)
         settlement = self._settlement()
-        charge = await self._door.settle(self._hold, settlement, self._steps)
+        follows: bytes | None = None
+        if settlement is not None and self._kept is not None and self._whole:
+            settlement, follows = self._with_answer(settlement, self._kept)
+        charge = await self._door.settle(self._hold, settlement, self._steps, follows)
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "call request_id=%s account=%d key=%d model=%s outcome=%s cost_nano=%d",
@@ -277,6 +293,16 @@ class Call:
                 charge.cost_nano if charge else 0,
             )
         return charge
+
+    def _with_answer(self, settlement: Settlement, kept: Kept) -> tuple[Settlement, bytes | None]:
+        """The settlement with what a repeat is answered, and what of it must follow by itself."""
+        answer = kept.answer()
+        if answer is None or self._hold.idempotency_key is None:
+            return settlement, None
+        sealed = self._door.answers.seal(self._hold.account_id, self._hold.idempotency_key, answer)
+        if len(sealed) <= INLINE_BYTES:
+            return replace(settlement, answer=sealed), None
+        return replace(settlement, answer_follows=True), sealed
 
     def _settlement(self) -> Settlement | None:
         """What to charge; None when nothing was delivered."""

@@ -14,6 +14,7 @@ from freehold.gateway.asking import (
     count,
     flag,
     for_upstream,
+    may_store,
     model_of,
     read_object,
 )
@@ -44,6 +45,7 @@ def read(raw: bytes) -> Ask:
         wants_usage=_wants_usage(body.get("stream_options"), stream),
         max_output=_maximum(body),
         choices=count(body, "n", most=MOST_CHOICES) or 1,
+        store=may_store(body),
     )
 
 

@@ -5,6 +5,7 @@ import difflib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -13,6 +14,7 @@ from freehold.gateway import call, chat, embeddings
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
+from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
 from freehold.gateway.stepping import Steps
 from freehold.identity.model import ApiKey, Caller
@@ -41,6 +43,8 @@ class Ledger(Protocol):
     async def extend(self, hold: Hold, more_nano: int, *, tokens: int = 0, day_unopened_ok: bool = False) -> Hold: ...
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge: ...
     async def release(self, hold: Hold) -> None: ...
+    async def store_answer(self, hold: Hold, answer: bytes) -> bool: ...
+    async def charge(self, account_id: int, request_id: UUID) -> Charge: ...
     async def require_key(self, account_id: int, key_id: int, version: int) -> None: ...
 
 
@@ -86,13 +90,16 @@ class Door:
         catalogue: Catalogue,
         allowance: Allowance,
         settings: DoorSettings | None = None,
+        answers: Answers | None = None,
     ) -> None:
+        """`answers` seals what is kept for repeats; all workers need the same key."""
         self.ledger = ledger
         self.identity = identity
         self.prices = prices
         self.catalogue = catalogue
         self.allowance = allowance
         self.settings = settings or DoorSettings()
+        self.answers = answers or Answers()
         self._settling: set[asyncio.Task[Charge | None]] = set()
         self._routes: Mapping[str, Handler] = {
             "/v1/chat/completions": self._chat,
@@ -108,13 +115,17 @@ class Door:
             return self._model
         return handler
 
-    async def settle(self, hold: Hold, settlement: Settlement | None, steps: Steps | None = None) -> Charge | None:
-        """Settle, or release when `settlement` is None; returns once that is durable. `steps` may still grow the hold.
+    async def settle(
+        self, hold: Hold, settlement: Settlement | None, steps: Steps | None = None, follows: bytes | None = None
+    ) -> Charge | None:
+        """Settle, or release when `settlement` is None; returns once that is durable.
+
+        `steps` may still grow the hold; `follows` is a sealed answer that is stored next.
 
         Raises NotSettled when it isn't within `settle_patience_s`; the worker goes on trying until it is known, also
         when the caller is cancelled.
         """
-        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps))
+        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps, follows))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         try:
@@ -130,7 +141,7 @@ class Door:
             await asyncio.wait(self._settling, timeout=patience_s)
 
     async def _settle_until_known(
-        self, hold: Hold, settlement: Settlement | None, steps: Steps | None
+        self, hold: Hold, settlement: Settlement | None, steps: Steps | None, follows: bytes | None
     ) -> Charge | None:
         if steps is not None and settlement is not None:
             hold = await steps.cover(settlement.cost_nano)
@@ -140,7 +151,10 @@ class Door:
                 if settlement is None:
                     await self.ledger.release(hold)
                     return None
-                return await self.ledger.settle(hold, settlement)
+                charge = await self.ledger.settle(hold, settlement)
+                if follows is not None:
+                    await self.ledger.store_answer(hold, follows)
+                return charge
             except LedgerUnavailable:
                 pass
             except (Conflict, NotFound) as known:

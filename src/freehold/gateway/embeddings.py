@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.asking import Ask, check_fields, for_upstream, model_of, read_object
+from freehold.gateway.asking import Ask, check_fields, for_upstream, may_store, model_of, read_object
 from freehold.gateway.problems import RequestTooLarge
 from freehold.problems import InvalidRequest, UnsupportedParameter
 from freehold.upstream.model import Kind, Model
@@ -26,7 +26,7 @@ def read(raw: bytes) -> Ask:
         raise InvalidRequest(reason="input is missing: send a text, or a list of texts.", param="input")
     if isinstance(given, list) and not _is_tokens(given) and len(given) > MOST_ITEMS:
         raise RequestTooLarge(reason=f"input has {len(given):,} items; the most is {MOST_ITEMS:,}.", param="input")
-    return Ask(kind=Kind.EMBEDDING, path="embeddings", body=body, model=model)
+    return Ask(kind=Kind.EMBEDDING, path="embeddings", body=body, model=model, store=may_store(body))
 
 
 def items(body: dict[str, Any]) -> list[Any]:

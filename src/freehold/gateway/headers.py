@@ -6,6 +6,12 @@ from freehold.money import format_usd
 
 Headers = list[tuple[bytes, bytes]]
 
+STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
 NO_PURSE = "none"
 """Shown as the purse of a call that cost nothing."""
 

@@ -47,6 +47,14 @@ class NotForInference(Problem):
     retry = False
 
 
+class AnswerNotKept(Problem):
+    """The call that first used this Idempotency-Key is done, and its answer was not kept. `GET /v1/account/receipts/{request_id}` says what it cost; use a new key for a new call."""
+
+    status = 409
+    code = "idempotency_conflict"
+    retry = False
+
+
 class UpstreamFailed(Problem):
     """The model's server failed ({reason}). {charged}"""
 
