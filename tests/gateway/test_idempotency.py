@@ -98,8 +98,8 @@ async def test_another_account_may_use_the_same_key(house: House) -> None:
 async def test_a_call_that_failed_may_be_sent_again(house: House) -> None:
     customer = await house.customer(prepaid="1")
     script = {"status": 500}
-    assert (await call(house, customer, script=house_script)).status == 502
-    assert (await call(house, customer, script=house_script)).status == 502
+    assert (await call(house, customer, script=script)).status == 502
+    assert (await call(house, customer, script=script)).status == 502
     assert len(house.scripted.seen) == 2
 
 
