@@ -25,7 +25,7 @@ BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 PEERS = BENCH / ".peers"
 MODEL = "bench-model"
-READY_S = 120.0
+READY_S = 60.0
 CAP_USD = "1000000"
 
 

@@ -330,7 +330,7 @@ def measured(samples: Samples, size: Size, options: argparse.Namespace) -> dict[
             versions = {target.name: target.version for target in bench.targets}
         finally:
             running.stop()
-            for log in made.glob("*.log"):
+            for log in (*made.glob("*.log"), *made.glob("freehold/logs/worker*.log")):
                 shutil.copy(log, peers.PEERS / log.name)
     took_s = (datetime.datetime.now(datetime.UTC) - began).total_seconds()
     return {
