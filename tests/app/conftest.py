@@ -63,6 +63,11 @@ class Server:
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
 
+    def text(self, path: str) -> str:
+        """The body of a GET without credentials."""
+        with urllib.request.urlopen(f"{self.credentials()['url']}{path}", timeout=30) as answer:
+            return str(answer.read().decode())
+
     def children(self) -> list[int]:
         """Pids of every process that this data directory's pid files name and that still runs."""
         pids = [json.loads(path.read_text("utf-8"))["pid"] for path in (self.data / "run").glob("*.pid")]

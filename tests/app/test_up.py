@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 import os
 import signal
 import socket
@@ -198,3 +199,24 @@ async def test_with_its_own_parts_given_it_starts_none(up: Up, database_url: str
     assert [path.name for path in (second.data / "run").glob("*.pid")] == ["worker-1.pid"]
     assert second.call("/v1/chat/completions", CHAT)[0] == 200
     assert second.call("/v1/status")[1]["upstreams"] == ["mine"]
+
+
+def test_the_numbers_of_two_workers_are_summed_and_logs_are_json_without_prompts_or_secrets(up: Up) -> None:
+    server = up(FREEHOLD_WORKERS="2", FREEHOLD_LOG_FORMAT="json")
+    secret_words = "the moon is made of cheese"
+    ask = {**CHAT, "messages": [{"role": "user", "content": secret_words}]}
+    assert {server.call("/v1/chat/completions", ask)[0] for _ in range(12)} == {200}
+    shown = server.text("/metrics").splitlines()
+    assert "freehold_workers 2" in shown
+    assert 'freehold_requests_total{code="ok",route="/v1/chat/completions",status="200"} 12' in shown
+    assert 'freehold_calls_total{model="scripted-echo",outcome="complete"} 12' in shown
+    assert "freehold_holds_open 0" in shown
+    assert 'freehold_upstream_broken{upstream="scripted"} 0' in shown
+    rows = server.call("/v1/account/usage?limit=50")[1]["data"]
+    paid = next(float(line.rsplit(" ", 1)[1]) for line in shown if line.startswith("freehold_cost_usd_total"))
+    assert round(paid * 1e9) == sum(row["cost_nano"] for row in rows)
+    logged = "".join(path.read_text("utf-8") for path in (server.data / "logs").glob("*worker*"))
+    calls = [json.loads(line) for line in logged.splitlines() if '"request_id"' in line]
+    assert {row["request_id"] for row in rows} <= {call["request_id"] for call in calls}
+    assert secret_words not in logged
+    assert server.credentials()["api_key"] not in logged

@@ -154,6 +154,8 @@ def plan(
         default_output_tokens=settings.default_output_tokens,
         body_limit_bytes=settings.body_limit_bytes,
         log_level=settings.log_level,
+        log_format=settings.log_format,
+        metrics=str(settings.data / "run" / "metrics"),
     )
 
 

@@ -31,6 +31,9 @@ class Plan:
     default_output_tokens: int
     body_limit_bytes: int
     log_level: str
+    log_format: str = "text"
+    metrics: str | None = None
+    """Path of the folder that the workers' numbers are in; None: nobody reads them."""
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()

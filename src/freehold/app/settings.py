@@ -80,11 +80,17 @@ def _address(value: object) -> str:
     return text
 
 
-def _level(value: object) -> str:
-    text = _text(value).strip().lower()
-    if text not in ("debug", "info", "warning", "error"):
-        raise ValueError("debug, info, warning or error")
-    return text
+def _choice(*known: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        text = _text(value).strip().lower()
+        if text not in known:
+            raise ValueError(f"{', '.join(known[:-1])} or {known[-1]}")
+        return text
+
+    return read
+
+
+_level = _choice("debug", "info", "warning", "error")
 
 
 def _tables(value: object) -> tuple[Mapping[str, Any], ...]:
@@ -179,6 +185,9 @@ class Settings:
         16 * 1024 * 1024, "Largest body of a model call.", _number(1_024, 1024 * 1024 * 1024)
     )
     log_level: str = _setting("info", "debug, info, warning or error.", _level)
+    log_format: str = _setting(
+        "text", "How the workers log: text, or json for one JSON object a line.", _choice("text", "json")
+    )
 
 
 NAMES = tuple(setting.name for setting in fields(Settings))

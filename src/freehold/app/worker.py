@@ -17,12 +17,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
 
 from freehold.allowance.allowance import Allowance
+from freehold.app import logs
 from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model
 from freehold.chain.model import DEV_CHAIN_ID
@@ -36,14 +38,17 @@ from freehold.gateway.account.application import build_account_app
 from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
 from freehold.gateway.asgi import build
 from freehold.gateway.door import Door
+from freehold.gateway.metrics import Counted, CountedLedger, Metrics
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.identity import Identity
 from freehold.identity.settings import IdentitySettings
 from freehold.ledger.ledger import Ledger
+from freehold.metrics import Numbers
 from freehold.pricing.book import Prices
 from freehold.problems import Problem
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.config import read_upstreams
+from freehold.upstream.health import State
 
 log = logging.getLogger("freehold.app")
 
@@ -98,7 +103,9 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         database = await Database.connect(plan.database_url, max_size=10)
         stack.push_async_callback(database.close)
         rpc = await stack.enter_async_context(Rpc(plan.rpc_url))
-        ledger = await stack.enter_async_context(Ledger(database, clock=clock))
+        folder = Path(plan.metrics) if plan.metrics else None
+        metrics = Metrics(Numbers.shared(folder) if folder else Numbers.private())
+        ledger = await stack.enter_async_context(CountedLedger(database, clock=clock, metrics=metrics))
         prices = Prices(database)
         await prices.refresh()
         parts = urlsplit(plan.public_url)
@@ -115,6 +122,8 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         reader = LogReader(rpc, database, deployment, accept_new_chain=dev)
         jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger), name="jobs")
         stack.push_async_callback(_cancel, jobs)
+        watching = asyncio.create_task(_watch_upstreams(catalogue, metrics), name="upstreams")
+        stack.push_async_callback(_cancel, watching)
         door = Door(
             ledger=ledger,
             identity=identity,
@@ -136,9 +145,19 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             deployment=deployment,
             status=_Status(plan, rpc, store, ledger),
             settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
+            metrics=folder,
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
-        yield build(door, pages), door
+        yield build(Counted(door, metrics), pages), door
+
+
+async def _watch_upstreams(catalogue: Catalogue, metrics: Metrics) -> None:
+    """Say every second how the upstreams fare here."""
+    while True:
+        for health in catalogue.health():
+            broken = health.state is not State.CLOSED
+            metrics.upstream(health.name, broken=broken, running=health.running, failures=health.failures)
+        await asyncio.sleep(1.0)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -206,7 +225,7 @@ def run(stdin: bytes) -> None:
     import uvloop
 
     plan = Plan(**json.loads(stdin))
-    logging.basicConfig(level=plan.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.start(plan.log_level, plan.log_format)
     logging.getLogger("uvicorn.error").setLevel("WARNING")
     # Some libraries raise it a hundredfold when imported; then a deeply nested body would overflow the C stack.
     sys.setrecursionlimit(RECURSION_LIMIT)

@@ -79,6 +79,8 @@ class GroupCommit(Generic[Item, Result]):
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.watch: Callable[[int, float], None] | None = None
+        """Told of each batch: how many items, and how many seconds the database took."""
 
     async def start(self) -> None:
         """Connect. Raises OSError when the server can't be reached or refuses."""
@@ -150,6 +152,7 @@ class GroupCommit(Generic[Item, Result]):
                 connection = self._connection or await self._connect()
                 for waiting in batch:
                     waiting.tried = True
+                began = self._clock.monotonic()
                 results = await self._send(connection, [waiting.item for waiting in batch])
             except (*LOST, *RETRYABLE) as fault:
                 if isinstance(fault, LOST):
@@ -166,6 +169,8 @@ class GroupCommit(Generic[Item, Result]):
                 await self._commit(batch[:middle])
                 batch = batch[middle:]
             else:
+                if self.watch is not None:
+                    self.watch(len(batch), self._clock.monotonic() - began)
                 for waiting, result in zip(batch, results, strict=True):
                     self._answer(waiting, result)
                 return

@@ -18,7 +18,7 @@ from freehold.problems import Conflict, InvalidRequest, Problem
 
 log = logging.getLogger("freehold.gateway.account")
 
-_BEARER = HTTPBearer(
+BEARER = HTTPBearer(
     auto_error=False,
     description="An API key (`fh_…`), a session (`fh_s_…`) or the operator's admin token (`fh_admin_…`).",
 )
@@ -44,7 +44,7 @@ AccountParam = Annotated[
 ]
 
 
-def token(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> str:
+def token(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> str:
     """The bearer token. Raises NoCredentials."""
     if sent is None or not sent.credentials:
         raise NoCredentials

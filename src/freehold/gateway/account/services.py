@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from freehold.chain.model import Deployment
@@ -66,3 +67,5 @@ class AccountServices:
     deployment: Deployment
     status: Callable[[], Awaitable[ServerStatus]]
     settings: AccountSettings = AccountSettings()
+    metrics: Path | None = None
+    """Folder of this server's workers' numbers."""
