@@ -95,11 +95,11 @@ select k.account_id, 'key ' || k.key_id as subject,
 from ledger.keys k
 left join (
     select c.account_id, c.key_id, sum(c.cost) as total, sum(c.cost) filter (where c.day = x.day) as today,
-           sum(c.cost) filter (where ledger.month_of(c.day) = x.month) as month
+           sum(c.cost) filter (where c.day >= x.month_first and c.day < x.month_after) as month
     from ledger.charges c join ledger.keys x on x.account_id = c.account_id and x.key_id = c.key_id group by 1, 2
 ) c on c.account_id = k.account_id and c.key_id = k.key_id
 where k.total_used <> coalesce(c.total, 0) or k.day_used <> coalesce(c.today, 0)
-   or (k.month_used <> coalesce(c.month, 0) and k.month >= 0)
+   or k.month_used <> coalesce(c.month, 0)
 
 -- name: a_key_holds_the_sum_of_its_open_holds
 select k.account_id, 'key ' || k.key_id as subject,
@@ -109,12 +109,12 @@ select k.account_id, 'key ' || k.key_id as subject,
 from ledger.keys k
 left join (
     select h.account_id, h.key_id, sum(h.amount) as total, sum(h.amount) filter (where h.day = x.day) as today,
-           sum(h.amount) filter (where ledger.month_of(h.day) = x.month) as month
+           sum(h.amount) filter (where h.day >= x.month_first and h.day < x.month_after) as month
     from ledger.holds h join ledger.keys x on x.account_id = h.account_id and x.key_id = h.key_id
     where h.state = 'open' group by 1, 2
 ) h on h.account_id = k.account_id and h.key_id = k.key_id
 where k.total_held <> coalesce(h.total, 0) or k.day_held <> coalesce(h.today, 0)
-   or (k.month_held <> coalesce(h.month, 0) and k.month >= 0)
+   or k.month_held <> coalesce(h.month, 0)
 
 -- name: an_attempt_names_its_upstream_and_its_cost
 select c.account_id, 'req:' || c.request_id as subject, '[upstream, nano-USD of 0 or more, outcome] each' as expected,
@@ -135,21 +135,21 @@ having sum(amount) <> 0
 
 -- name: the_bill_is_its_entries
 with billed as (
-    select c.account_id, ledger.month_of(c.day) as month, -sum(c.cost) as amount from ledger.charges c group by 1, 2
+    select c.account_id, ledger.month_first(c.day) as month, -sum(c.cost) as amount from ledger.charges c group by 1, 2
     union all
-    select p.account_id, ledger.month_of((p.at_s / 86400)::int), sum(e.amount)
+    select p.account_id, ledger.month_first((p.at_s / 86400)::int), sum(e.amount)
     from ledger.postings p cross join lateral unnest(p.lines, p.amounts) as e (line, amount)
     where e.line like 'purse:%' and p.kind in ('grant', 'raise', 'expire', 'reverse') group by 1, 2
 ), b as (
     select account_id, month, sum(amount) as amount from billed group by 1, 2
 ), e as (
-    select e.account_id, ledger.month_of(coalesce(c.day, (e.at_s / 86400)::int)) as month, sum(e.amount) as amount
+    select e.account_id, ledger.month_first(coalesce(c.day, (e.at_s / 86400)::int)) as month, sum(e.amount) as amount
     from ledger.entries e
     left join ledger.charges c
         on c.account_id = e.account_id and e.kind = 'settle' and 'req:' || c.request_id = e.external_id
     where e.line like 'purse:%' group by 1, 2
 )
-select account_id, 'month ' || month as subject, coalesce(e.amount, 0)::text as expected,
+select account_id, 'month that begins with day ' || month as subject, coalesce(e.amount, 0)::text as expected,
        coalesce(b.amount, 0)::text as found
 from b full join e using (account_id, month)
 where coalesce(e.amount, 0) <> coalesce(b.amount, 0)

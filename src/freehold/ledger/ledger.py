@@ -441,7 +441,7 @@ class Ledger:
                 day_held_nano=row["day_held"],
                 total_used_nano=row["total_used"],
                 total_held_nano=row["total_held"],
-                month=Month(row["month"]),
+                month=Month.of(Day(row["day"]).start_s),
                 month_used_nano=row["month_used"],
                 month_held_nano=row["month_held"],
             )

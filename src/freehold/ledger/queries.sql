@@ -48,12 +48,12 @@ from ledger.present n left join ledger.keys k on k.account_id = $1 and k.key_id 
 select k.key_id, n.day, k.total_used, k.total_held,
        case when k.day = n.day then k.day_used else ledger.key_used_on(k.account_id, k.key_id, n.day) end as day_used,
        case when k.day = n.day then k.day_held else ledger.key_held_on(k.account_id, k.key_id, n.day) end as day_held,
-       n.month,
-       case when k.month = n.month then k.month_used
-            else ledger.key_used_in(k.account_id, k.key_id, n.month) end as month_used,
-       case when k.month = n.month then k.month_held
-            else ledger.key_held_in(k.account_id, k.key_id, n.month) end as month_held
-from (select day, ledger.month_of(day) as month from ledger.present) n, ledger.keys k
+       case when k.month_first = n.first then k.month_used
+            else ledger.key_used_in(k.account_id, k.key_id, n.first, n.after) end as month_used,
+       case when k.month_first = n.first then k.month_held
+            else ledger.key_held_in(k.account_id, k.key_id, n.first, n.after) end as month_held
+from (select day, ledger.month_first(day) as first, ledger.month_after(day) as after from ledger.present) n,
+     ledger.keys k
 where k.account_id = $1
 order by k.key_id
 

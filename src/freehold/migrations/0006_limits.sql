@@ -1,41 +1,40 @@
 -- Caps per month, limits per minute, idempotency keys, holds that grow while their call runs, and what each attempt
 -- at an upstream costs the operator.
 
--- Keys: the calendar month (UTC) of ledger time, counted from January of year 0, beside the day.
+-- Keys: the calendar month (UTC) of ledger time beside the day, as the days where it and the next begin.
 
-create function ledger.month_of(p_day int) returns int
+create function ledger.month_first(p_day int) returns int  -- the first day of the month that a day is in
+language sql immutable parallel safe
+as $$ select date_trunc('month', (date '1970-01-01' + p_day)::timestamp)::date - date '1970-01-01' $$;
+
+create function ledger.month_after(p_day int) returns int  -- the first day of the month that follows
 language sql immutable parallel safe
 as $$
-    select (extract(year from date '1970-01-01' + p_day) * 12 + extract(month from date '1970-01-01' + p_day) - 1)::int
+    select (date_trunc('month', (date '1970-01-01' + p_day)::timestamp) + interval '1 month')::date - date '1970-01-01'
 $$;
-
-create function ledger.month_start(p_month int) returns int  -- its first day
-language sql immutable parallel safe
-as $$ select make_date(p_month / 12, p_month % 12 + 1, 1) - date '1970-01-01' $$;
 
 alter table ledger.keys
     add column month_cap bigint check (month_cap >= 0),
     add column rpm int check (rpm > 0),
     add column tpm bigint check (tpm > 0),
-    add column month int not null default -1,   -- the month that month_used and month_held are of
+    add column month_first int not null default -1,  -- the month that month_used and month_held are of begins,
+    add column month_after int not null default -1,  -- and the next one does
     add column month_used bigint not null default 0 check (month_used >= 0),
     add column month_held bigint not null default 0 check (month_held >= 0);
 
-create function ledger.key_used_in(p_account bigint, p_key bigint, p_month int) returns bigint
+create function ledger.key_used_in(p_account bigint, p_key bigint, p_first int, p_after int) returns bigint
 language sql stable
 as $$
     select coalesce(sum(cost), 0)::bigint from ledger.charges
-    where account_id = p_account and key_id = p_key
-      and day >= ledger.month_start(p_month) and day < ledger.month_start(p_month + 1)
-      and at_s >= ledger.month_start(p_month)::bigint * 86400
+    where account_id = p_account and key_id = p_key and day >= p_first and day < p_after
+      and at_s >= p_first::bigint * 86400
 $$;
 
-create function ledger.key_held_in(p_account bigint, p_key bigint, p_month int) returns bigint
+create function ledger.key_held_in(p_account bigint, p_key bigint, p_first int, p_after int) returns bigint
 language sql stable
 as $$
     select coalesce(sum(amount), 0)::bigint from ledger.holds
-    where account_id = p_account and key_id = p_key and state = 'open'
-      and day >= ledger.month_start(p_month) and day < ledger.month_start(p_month + 1)
+    where account_id = p_account and key_id = p_key and state = 'open' and day >= p_first and day < p_after
 $$;
 
 -- What a key with a limit per minute asked for, second by second of this database's clock: the first element is of
@@ -175,7 +174,7 @@ declare
     g_at int; g_available bigint;
     -- the key's spend so far
     k_day bigint; k_month bigint; k_total bigint; k_day_left bigint; k_month_left bigint; k_total_left bigint;
-    v_left bigint; v_need bigint; v_part bigint; v_lo int; v_month int; v_first int; v_after int; v_found int; v_from int; v_of_day bigint; v_of_month bigint;
+    v_left bigint; v_need bigint; v_part bigint; v_lo int; v_first int; v_after int; v_found int; v_from int; v_of_day bigint; v_of_month bigint;
     -- what the key asked for in the last 60 s, where it is limited
     v_wall bigint; v_second bigint; k_limited boolean; k_requests bigint[]; k_tokens bigint[];
     k_requested bigint; k_took bigint;
@@ -196,9 +195,8 @@ begin
     select * into v_now from ledger.present;
     select version into v_price from ledger.price;
     select e.lapsed_at is null into v_alive from ledger.epochs e where e.id = p_epoch;
-    v_month := ledger.month_of(v_now.day);
-    v_first := ledger.month_start(v_month);
-    v_after := ledger.month_start(v_month + 1);
+    v_first := ledger.month_first(v_now.day);
+    v_after := ledger.month_after(v_now.day);
     v_wall := floor(extract(epoch from clock_timestamp()))::bigint;
     day := v_now.day;
     at_s := v_now.at_s;
@@ -206,15 +204,14 @@ begin
     for q in
         select r.item, r.account_id, r.key_id, r.amount, r.least, r.price, r.key_version, r.unopened_ok,
                a.opened_day, k.version, k.state, k.expires_at_s, k.day_cap, k.month_cap, k.total_cap, k.total_used,
-               k.total_held, k.rpm, k.tpm, r.tokens, r.idempotency_key, r.step, r.base,
+               k.total_held, k.rpm, k.tpm, r.idempotency_key, r.step,
                case when k.day = v_now.day then k.day_used
                     else ledger.key_used_on(r.account_id, r.key_id, v_now.day) end as day_used,
                case when k.day = v_now.day then k.day_held
                     else ledger.key_held_on(r.account_id, r.key_id, v_now.day) end as day_held,
-               case when k.month = v_month then k.month_used
-                    else ledger.key_used_in(r.account_id, r.key_id, v_month) end as month_used,
-               case when k.month = v_month then k.month_held
-                    else ledger.key_held_in(r.account_id, r.key_id, v_month) end as month_held,
+               case when k.month_first = v_first then k.month_used + k.month_held
+                    else ledger.key_used_in(r.account_id, r.key_id, v_first, v_after)
+                         + ledger.key_held_in(r.account_id, r.key_id, v_first, v_after) end as in_month,
                h.state as h_state, h.epoch as h_epoch, h.key_id as h_key, h.asked as h_asked, h.amount as h_amount,
                h.price_version as h_price, h.day as h_day, h.step as h_step, h.leg_grants, h.leg_sources, h.leg_amounts,
                h.leg_ends,
@@ -222,14 +219,16 @@ begin
         from (
             select u.*, row_number() over (partition by u.account_id order by u.key_id, u.item) = 1 as first
             from unnest(p_accounts, p_keys, p_requests, p_amounts, p_leasts, p_prices, p_key_versions, p_unopened_ok,
-                        p_tokens, p_idempotency_keys, p_steps, p_bases)
+                        p_idempotency_keys, p_steps)
                 with ordinality
-                as u (account_id, key_id, request_id, amount, least, price, key_version, unopened_ok, tokens,
-                      idempotency_key, step, base, item)
+                as u (account_id, key_id, request_id, amount, least, price, key_version, unopened_ok, idempotency_key,
+                      step, item)
         ) r
         left join ledger.accounts a on a.id = r.account_id
         left join ledger.keys k on k.account_id = r.account_id and k.key_id = r.key_id
-        left join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id
+        left join lateral (
+            select * from ledger.holds o where o.account_id = r.account_id and o.request_id = r.request_id offset 0
+        ) h on true
         left join lateral (
             select array_agg(o.id) as ids, array_agg(o.source) as sources, array_agg(o.available) as lefts,
                    array_agg(o.expires_at_s) as ends, sum(o.available)::bigint as available
@@ -258,7 +257,7 @@ begin
         if q.key_id is distinct from v_key then
             v_key := q.key_id;
             k_day := q.day_used + q.day_held;
-            k_month := q.month_used + q.month_held;
+            k_month := q.in_month;
             k_total := q.total_used + q.total_held;
             k_day_left := greatest(coalesce(q.day_cap - k_day, v_most), 0);
             k_month_left := greatest(coalesce(q.month_cap - k_month, v_most), 0);
@@ -285,11 +284,11 @@ begin
                 outcome := 'ended'; return next; continue;
             elsif v_alive is not true or q.h_epoch <> p_epoch then
                 outcome := 'fenced'; return next; continue;
-            elsif q.h_step = q.step and q.h_amount = q.base + q.amount then
+            elsif q.h_step = q.step and q.h_amount = p_bases[item] + q.amount then
                 outcome := 'repeat'; amount := q.h_amount; grant_ids := q.leg_grants; sources := q.leg_sources;
                 amounts := q.leg_amounts; number := q.h_day; used := q.h_step;
                 return next; continue;
-            elsif q.h_step <> q.step - 1 or q.h_amount <> q.base then
+            elsif q.h_step <> q.step - 1 or q.h_amount <> p_bases[item] then
                 outcome := 'conflict'; return next; continue;
             end if;
         elsif q.h_state is not null then
@@ -330,31 +329,39 @@ begin
             end if;
         end if;
 
-        -- An extension counts for the day and month of its hold, which may be over.
         v_of_day := k_day_left;
         v_of_month := k_month_left;
-        if q.step > 0 and q.h_day <> v_now.day and q.day_cap is not null then
-            v_of_day := q.day_cap - ledger.key_used_on(v_account, v_key, q.h_day)
-                        - ledger.key_held_on(v_account, v_key, q.h_day)
-                        - (select coalesce(sum(n.amount), 0) from unnest(h_items, h_amounts, h_days)
-                               as n (item, amount, day)
-                           where p_accounts[n.item] = v_account and p_keys[n.item] = v_key and n.day = q.h_day);
-        end if;
-        if q.step > 0 and ledger.month_of(q.h_day) <> v_month and q.month_cap is not null then
-            v_of_month := q.month_cap - ledger.key_used_in(v_account, v_key, ledger.month_of(q.h_day))
-                          - ledger.key_held_in(v_account, v_key, ledger.month_of(q.h_day))
-                          - (select coalesce(sum(n.amount), 0) from unnest(h_items, h_amounts, h_days)
-                                 as n (item, amount, day)
-                             where p_accounts[n.item] = v_account and p_keys[n.item] = v_key
-                               and ledger.month_of(n.day) = ledger.month_of(q.h_day));
+        if q.step = 0 then
+            if q.price <> v_price then
+                outcome := 'stale_price'; number := v_price; return next; continue;
+            elsif q.opened_day < v_now.day and v_now.opened_day >= v_now.day and not q.unopened_ok then
+                outcome := 'day_unopened'; return next; continue;
+            end if;
+        else
+            if q.least > g_available and q.opened_day < v_now.day and v_now.opened_day >= v_now.day
+               and not q.unopened_ok then
+                outcome := 'day_unopened'; return next; continue;
+            end if;
+            -- An extension counts for the day and month of its hold, which may be over.
+            if q.h_day <> v_now.day and q.day_cap is not null then
+                v_of_day := q.day_cap - ledger.key_used_on(v_account, v_key, q.h_day)
+                            - ledger.key_held_on(v_account, v_key, q.h_day)
+                            - (select coalesce(sum(n.amount), 0) from unnest(h_items, h_amounts, h_days)
+                                   as n (item, amount, day)
+                               where p_accounts[n.item] = v_account and p_keys[n.item] = v_key and n.day = q.h_day);
+            end if;
+            if (q.h_day < v_first or q.h_day >= v_after) and q.month_cap is not null then
+                v_of_month := q.month_cap
+                    - ledger.key_used_in(v_account, v_key, ledger.month_first(q.h_day), ledger.month_after(q.h_day))
+                    - ledger.key_held_in(v_account, v_key, ledger.month_first(q.h_day), ledger.month_after(q.h_day))
+                    - (select coalesce(sum(n.amount), 0) from unnest(h_items, h_amounts, h_days)
+                           as n (item, amount, day)
+                       where p_accounts[n.item] = v_account and p_keys[n.item] = v_key
+                         and n.day >= ledger.month_first(q.h_day) and n.day < ledger.month_after(q.h_day));
+            end if;
         end if;
 
-        if q.step = 0 and q.price <> v_price then
-            outcome := 'stale_price'; number := v_price; return next; continue;
-        elsif q.opened_day < v_now.day and v_now.opened_day >= v_now.day and not q.unopened_ok
-              and (q.step = 0 or q.least > g_available) then
-            outcome := 'day_unopened'; return next; continue;
-        elsif q.least > v_of_day then
+        if q.least > v_of_day then
             outcome := 'key_day'; cap := q.day_cap; used := q.day_cap - v_of_day;
             if q.step = 0 then used := k_day; end if;
             return next; continue;
@@ -373,11 +380,11 @@ begin
             if q.step = 0 and k_requested >= q.rpm then
                 outcome := 'rate_requests'; cap := q.rpm; used := k_requested;
                 number := ledger.rate_wait(k_requests, k_requested + 1 - q.rpm);
-            elsif q.tokens > q.tpm then
+            elsif p_tokens[item] > q.tpm then
                 outcome := 'rate_tokens'; cap := q.tpm; used := k_took;
-            elsif k_took + q.tokens > q.tpm and q.tokens > 0 then
+            elsif k_took + p_tokens[item] > q.tpm and p_tokens[item] > 0 then
                 outcome := 'rate_tokens'; cap := q.tpm; used := k_took;
-                number := ledger.rate_wait(k_tokens, k_took + q.tokens - q.tpm);
+                number := ledger.rate_wait(k_tokens, k_took + p_tokens[item] - q.tpm);
             end if;
             if outcome in ('rate_requests', 'rate_tokens') then
                 rates := array[q.rpm, greatest(0, q.rpm - k_requested), ledger.rate_wait(k_requests, k_requested),
@@ -388,8 +395,8 @@ begin
                 k_requested := k_requested + 1;
                 k_requests[1] := k_requests[1] + 1;
             end if;
-            k_took := k_took + q.tokens;
-            k_tokens[1] := k_tokens[1] + q.tokens;
+            k_took := k_took + p_tokens[item];
+            k_tokens[1] := k_tokens[1] + p_tokens[item];
             rates := array[q.rpm, q.rpm - k_requested, ledger.rate_wait(k_requests, k_requested),
                            q.tpm, greatest(0, q.tpm - k_took), ledger.rate_wait(k_tokens, k_took)];
         end if;
@@ -418,7 +425,7 @@ begin
             k_day := k_day + amount;
             if q.day_cap is not null then k_day_left := k_day_left - amount; end if;
         end if;
-        if q.step = 0 or ledger.month_of(q.h_day) = v_month then
+        if q.step = 0 or (q.h_day >= v_first and q.h_day < v_after) then
             k_month := k_month + amount;
             if q.month_cap is not null then k_month_left := k_month_left - amount; end if;
         end if;
@@ -483,11 +490,12 @@ begin
                         else ledger.key_used_on(k.account_id, k.key_id, v_now.day) end,
         day_held = d.of_day + case when k.day = v_now.day then k.day_held
                                    else ledger.key_held_on(k.account_id, k.key_id, v_now.day) end,
-        month = v_month,
-        month_used = case when k.month = v_month then k.month_used
-                          else ledger.key_used_in(k.account_id, k.key_id, v_month) end,
-        month_held = d.of_month + case when k.month = v_month then k.month_held
-                                       else ledger.key_held_in(k.account_id, k.key_id, v_month) end
+        month_first = v_first,
+        month_after = v_after,
+        month_used = case when k.month_first = v_first then k.month_used
+                          else ledger.key_used_in(k.account_id, k.key_id, v_first, v_after) end,
+        month_held = d.of_month + case when k.month_first = v_first then k.month_held
+                                       else ledger.key_held_in(k.account_id, k.key_id, v_first, v_after) end
     from (
         select p_accounts[n.item] as account_id, p_keys[n.item] as key_id, sum(n.amount)::bigint as amount,
                sum(case when n.day = v_now.day then n.amount else 0 end)::bigint as of_day,
@@ -592,7 +600,9 @@ begin
                h.rate_tokens
         from unnest(p_accounts, p_requests, p_verbs, p_costs) with ordinality
             as r (account_id, request_id, verb, cost, item)
-        left join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id
+        left join lateral (
+            select * from ledger.holds o where o.account_id = r.account_id and o.request_id = r.request_id offset 0
+        ) h on true
     loop
         item := q.item;
         cost := null; absorbed := null; held := null;
@@ -697,8 +707,10 @@ begin
         select y.account_id, y.key_id, sum(x.held)::bigint as held, sum(x.cost)::bigint as cost,
                coalesce(sum(x.held) filter (where x.day = y.day), 0)::bigint as day_held,
                coalesce(sum(x.cost) filter (where x.day = y.day), 0)::bigint as day_cost,
-               coalesce(sum(x.held) filter (where ledger.month_of(x.day) = y.month), 0)::bigint as month_held,
-               coalesce(sum(x.cost) filter (where ledger.month_of(x.day) = y.month), 0)::bigint as month_cost
+               coalesce(sum(x.held) filter (where x.day >= y.month_first and x.day < y.month_after), 0)::bigint
+                   as month_held,
+               coalesce(sum(x.cost) filter (where x.day >= y.month_first and x.day < y.month_after), 0)::bigint
+                   as month_cost
         from unnest(e_items, e_keys, e_days, e_held, e_cost) as x (item, key_id, day, held, cost)
         join ledger.keys y on y.account_id = p_accounts[x.item] and y.key_id = x.key_id
         group by 1, 2
@@ -722,13 +734,18 @@ begin
                                     as x (item, key_id, day, cost)
                                 where p_accounts[x.item] = k.account_id and x.key_id = k.key_id
                                   and x.day = c_days[n]) end,
-                   case when k.month = ledger.month_of(c_days[n]) then k.month_cap - k.month_used - k.month_held
-                        else k.month_cap - ledger.key_used_in(k.account_id, k.key_id, ledger.month_of(c_days[n]))
-                             - ledger.key_held_in(k.account_id, k.key_id, ledger.month_of(c_days[n]))
+                   case when c_days[n] >= k.month_first and c_days[n] < k.month_after
+                        then k.month_cap - k.month_used - k.month_held
+                        else k.month_cap
+                             - ledger.key_used_in(k.account_id, k.key_id, ledger.month_first(c_days[n]),
+                                                  ledger.month_after(c_days[n]))
+                             - ledger.key_held_in(k.account_id, k.key_id, ledger.month_first(c_days[n]),
+                                                  ledger.month_after(c_days[n]))
                              - (select sum(x.cost) from unnest(c_items, c_keys, c_days, c_cost)
                                     as x (item, key_id, day, cost)
                                 where p_accounts[x.item] = k.account_id and x.key_id = k.key_id
-                                  and ledger.month_of(x.day) = ledger.month_of(c_days[n])) end
+                                  and x.day >= ledger.month_first(c_days[n])
+                                  and x.day < ledger.month_after(c_days[n])) end
                ))
         into v_over
         from ledger.keys k where k.account_id = p_accounts[c_items[n]] and k.key_id = c_keys[n];
@@ -749,7 +766,8 @@ begin
         update ledger.keys k
         set total_used = k.total_used + v_took,
             day_used = k.day_used + case when k.day = c_days[n] then v_took else 0 end,
-            month_used = k.month_used + case when k.month = ledger.month_of(c_days[n]) then v_took else 0 end
+            month_used = k.month_used
+                + case when c_days[n] >= k.month_first and c_days[n] < k.month_after then v_took else 0 end
         where k.account_id = p_accounts[c_items[n]] and k.key_id = c_keys[n];
     end loop;
 
