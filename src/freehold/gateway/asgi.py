@@ -151,6 +151,19 @@ class Exchange:
         await self._push(data, False, patience_s)
 
     async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
+        try:
+            if not self._dropped():
+                await self._push_on(data, more, patience_s)
+                return
+        except RuntimeError:
+            if not self._dropped():
+                raise
+        # Of several requests that were sent at once, uvicorn tells only the last that the connection has ended.
+        self._server.disconnected = True
+        self._leave()
+        raise ClientLeft
+
+    async def _push_on(self, data: bytes, more: bool, patience_s: float) -> None:
         if self._accepts():
             await self._put_head()
             if self._accepts():
@@ -214,6 +227,10 @@ class Exchange:
     def _waiting_bytes(self) -> int:
         """What was sent and the client has not accepted."""
         return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+
+    def _dropped(self) -> bool:
+        """Whether the connection has ended."""
+        return self._transport is not None and bool(self._transport.is_closing())
 
     def _abort(self) -> None:
         """Drop a connection whose client accepts nothing."""
