@@ -5,6 +5,8 @@ Each step looks first whether it was done, so that a start that was killed is fi
 
 import asyncio
 import json
+import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -23,7 +25,7 @@ from freehold.chain.rpc import Rpc
 from freehold.chain.wallet import DevWallet
 from freehold.clock import SystemClock
 from freehold.db import Connection, Database, MigrationError
-from freehold.host.process import HostError
+from freehold.host.process import HostError, write_private
 from freehold.identity.identity import Identity
 from freehold.identity.model import Account, Scope
 from freehold.identity.problems import InvalidApiKey
@@ -156,7 +158,36 @@ def plan(
         log_level=settings.log_level,
         log_format=settings.log_format,
         metrics=str(settings.data / "run" / "metrics"),
+        run=str(settings.data / "run"),
+        supervisor=os.getpid(),
+        answer_key=settings.answer_key or _ensure_answer_key(settings.data / "answers.key"),
     )
+
+
+def _ensure_answer_key(path: Path) -> str:
+    """The key in the file, or a new one. Raises HostError."""
+    try:
+        found = path.read_text("ascii").strip()
+        if re.fullmatch(r"[0-9a-f]{64}", found):
+            return found
+    except FileNotFoundError:
+        found = secrets.token_hex(32)
+        write_private(path, found + "\n")
+        return found
+    except (OSError, UnicodeDecodeError):
+        pass
+    raise HostError(f"{path} holds no key; remove it, and the next start makes a new one.")
+
+
+async def seed_prices(database_url: str, upstreams: Sequence[Mapping[str, Any]]) -> None:
+    """First prices for the models that have none. Raises HostError."""
+    database = await open_database(database_url)
+    try:
+        await _seed_prices(database, Ledger(database, clock=SystemClock()), upstreams)
+    except asyncpg.PostgresError as reason:
+        raise HostError(f"The prices of new models can't be written: {reason}.") from None
+    finally:
+        await database.close()
 
 
 async def ensure_credentials(

@@ -35,6 +35,13 @@ class Plan:
     metrics: str | None = None
     """Path of the folder that the workers' numbers are in; None: nobody reads them."""
 
+    run: str | None = None
+    """Path of the folder where the supervisor says what a reload brought; None: there is no supervisor."""
+    supervisor: int | None = None
+    """Its process id."""
+    answer_key: str | None = None
+    """Of stored answers, in hexadecimal digits; None: one that ends with the worker."""
+
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 

@@ -80,6 +80,13 @@ def _address(value: object) -> str:
     return text
 
 
+def _answer_key(value: object) -> str:
+    text = _text(value).strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError("64 hexadecimal digits")
+    return text
+
+
 def _choice(*known: str) -> Callable[[object], str]:
     def read(value: object) -> str:
         text = _text(value).strip().lower()
@@ -184,6 +191,10 @@ class Settings:
     body_limit_bytes: int = _setting(
         16 * 1024 * 1024, "Largest body of a model call.", _number(1_024, 1024 * 1024 * 1024)
     )
+    answer_key: str | None = _setting(
+        None, "Key that answers kept for an Idempotency-Key are sealed with; the same on every host of one database.",
+        _answer_key, shown="`answers.key` in `data`",
+    )  # fmt: skip
     log_level: str = _setting("info", "debug, info, warning or error.", _level)
     log_format: str = _setting(
         "text", "How the workers log: text, or json for one JSON object a line.", _choice("text", "json")
@@ -216,7 +227,9 @@ def load(
             read[name] = reader(value)
         except ValueError as wanted:
             shown = (
-                "" if isinstance(value, Mapping | list) or "url" in name or name == "upstreams" else f", not {value!r}"
+                ""
+                if isinstance(value, Mapping | list) or "url" in name or name in ("upstreams", "answer_key")
+                else f", not {value!r}"
             )
             raise SettingsError(f"The setting {where} must be {wanted}{shown}.") from None
     return Settings(**read)

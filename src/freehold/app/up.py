@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -19,10 +20,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from freehold.app import first
+from freehold.app import first, reload
 from freehold.app.plan import Plan
 from freehold.app.settings import Settings, SettingsError, child_environment, config_folder
 from freehold.host.anvil import GENESIS_S, Anvil, program_in
@@ -48,12 +50,15 @@ class _Stopped(BaseException):
     """Somebody asked to stop: Ctrl-C, or SIGTERM."""
 
 
-def up(settings: Settings) -> int:
-    """Run until stopped; the process's exit code: 0 when stopped, 2 when it can't start, 1 when a part died for good."""
+def up(settings: Settings, *, again: Callable[[], Settings] | None = None) -> int:
+    """Run until stopped; the process's exit code: 0 when stopped, 2 when it can't start, 1 when a part died for good.
+
+    `again` reads the settings anew, at SIGHUP.
+    """
     say = _sayer()
-    supervisor = _Supervisor(settings, say)
+    supervisor = _Supervisor(settings, say, again or (lambda: settings))
     try:
-        with _stop_on_signals():
+        with _stop_on_signals(supervisor.reload_soon):
             try:
                 supervisor.start()
                 supervisor.watch()
@@ -79,17 +84,33 @@ def _sayer() -> Say:
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[None]:
+def _stop_on_signals(reload_soon: Callable[[], None]) -> Iterator[None]:
+    on_terminal = os.isatty(0)
+
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _Stopped
 
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {how: signal.signal(how, stop) for how in kinds}
+    def hung_up(_number: int, _frame: FrameType | None) -> None:
+        if on_terminal and _terminal_is_gone():
+            raise _Stopped
+        reload_soon()
+
+    kinds = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: hung_up}
+    before = {how: signal.signal(how, handler) for how, handler in kinds.items()}
     try:
         yield
     finally:
         for how, handler in before.items():
             signal.signal(how, handler)
+
+
+def _terminal_is_gone() -> bool:
+    """SIGHUP also comes when the terminal closes, which is no wish to reload."""
+    try:
+        os.tcgetpgrp(0)
+    except OSError:
+        return True
+    return False
 
 
 class _Watched:
@@ -131,8 +152,13 @@ def _how(code: int) -> str:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: Settings, say: Say, again: Callable[[], Settings]) -> None:
         self._settings = settings
+        self._again = again
+        self._reload_wanted = False
+        self._reloads = 0
+        self._plan: Plan | None = None
+        self._first_upstreams: tuple[Mapping[str, Any], ...] = ()
         self._say = say
         self._data = settings.data
         self._run = self._data / "run"
@@ -167,6 +193,7 @@ class _Supervisor:
             self._anvil.step_back(GENESIS_S)
         deployment = asyncio.run(first.ensure_deployment(settings, deployment_file, rpc_url, url, self._say))
         upstreams = self._upstreams(model)
+        self._first_upstreams = upstreams
         credentials = asyncio.run(
             first.ensure_credentials(self._data, database_url, url, rpc_url, deployment.chain_id, upstreams)
         )
@@ -187,9 +214,11 @@ class _Supervisor:
             public_url=url,
             started_at_s=self._started_at_s,
         )
+        self._plan = plan
+        (self._run / "reload.json").unlink(missing_ok=True)
         _listen(self._listener, settings)
         for number in range(1, settings.workers + 1):
-            self._workers.append(_Watched(self._worker_starter(number, plan)))
+            self._workers.append(_Watched(self._worker_starter(number)))
         self._await_ready(f"http://{_callable_host(settings.host)}:{port}", credentials, seeded)
         self.served = True
         self._greet(url, credentials, upstreams, time.monotonic() - began_s)
@@ -284,8 +313,10 @@ class _Supervisor:
                 raise CannotStart(f"The embedded model wasn't ready after {MODEL_READY_S:.0f} s (log: {child.log}).")
             time.sleep(WATCH_S / 4)
 
-    def _worker_starter(self, number: int, plan: Plan) -> Callable[[], Child]:
+    def _worker_starter(self, number: int) -> Callable[[], Child]:
         def start() -> Child:
+            plan = self._plan
+            assert plan is not None  # noqa: S101 - made before the first worker
             return Child.start(
                 f"Worker {number}",
                 [sys.executable, "-P", "-m", "freehold.app", "worker"],
@@ -352,6 +383,9 @@ class _Supervisor:
         copied_s = time.monotonic()
         while True:
             time.sleep(WATCH_S)
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
             for watched in (*self._workers, *((self._model,) if self._model else ())):
                 watched.look(self._say)
             for part in (self._postgres, self._anvil):
@@ -364,6 +398,38 @@ class _Supervisor:
                 began_s = time.monotonic()
                 self._anvil.keep_copy()
                 copied_s = time.monotonic() + 50 * (time.monotonic() - began_s)  # a large state is copied less often
+
+    # Reload
+
+    def reload_soon(self) -> None:
+        """As soon as the server is watched: a signal comes at any moment."""
+        self._reload_wanted = True
+
+    def _reload(self) -> None:
+        """Take up the upstreams as they are configured now; what can't be used is refused, and the old ones stay."""
+        assert self._plan is not None  # noqa: S101 - made at the start
+        self._reloads += 1
+        try:
+            found = self._again().upstreams or self._unnamed_upstreams()
+            first.check_upstreams(found)
+            asyncio.run(first.seed_prices(self._plan.database_url, found))
+        except (SettingsError, HostError) as reason:
+            said = f"The configuration was not taken up, and the old one stays: {reason}"
+            reload.write(self._run, reload.Outcome(self._reloads, ok=False, said=said))
+        else:
+            said = f"Upstreams: {', '.join(str(table['name']) for table in found)}."
+            self._plan = replace(self._plan, upstreams=tuple(found))
+            reload.write(self._run, reload.Outcome(self._reloads, ok=True, said=said), found)
+            for watched in self._workers:
+                watched.child.send(signal.SIGHUP)
+        self._say(said)
+
+    def _unnamed_upstreams(self) -> tuple[Mapping[str, Any], ...]:
+        """Those of a configuration that names none."""
+        assert self._plan is not None  # noqa: S101 - made at the start
+        if self._settings.upstreams:
+            raise SettingsError("No upstreams are configured any more; restart to run without.")
+        return self._first_upstreams
 
     # Stop
 

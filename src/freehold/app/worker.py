@@ -27,6 +27,7 @@ from freehold.allowance.allowance import Allowance
 from freehold.app import logs
 from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model
+from freehold.app.reload import Reload, read_upstreams_of
 from freehold.chain.model import DEV_CHAIN_ID
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
@@ -39,6 +40,7 @@ from freehold.gateway.account.services import AccountServices, AccountSettings, 
 from freehold.gateway.asgi import build
 from freehold.gateway.door import Door
 from freehold.gateway.metrics import Counted, CountedLedger, Metrics
+from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.identity import Identity
 from freehold.identity.settings import IdentitySettings
@@ -133,6 +135,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             settings=DoorSettings(
                 default_output_tokens=plan.default_output_tokens, body_limit_bytes=plan.body_limit_bytes
             ),
+            answers=Answers(bytes.fromhex(plan.answer_key) if plan.answer_key else None),
         )
         stack.push_async_callback(door.finish)
         services = AccountServices(
@@ -146,6 +149,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             status=_Status(plan, rpc, store, ledger),
             settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
             metrics=folder,
+            reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
         yield build(Counted(door, metrics), pages), door
@@ -176,7 +180,7 @@ class _Server(uvicorn.Server):
 async def serve(plan: Plan) -> None:
     """Serve until SIGTERM, SIGINT, or the supervisor's end."""
     listener = socket.socket(fileno=plan.socket)
-    async with composed(plan) as (application, _):
+    async with composed(plan) as (application, door):
         config = uvicorn.Config(
             application,
             http="httptools",
@@ -195,12 +199,25 @@ async def serve(plan: Plan) -> None:
 
         for how in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(how, stop)
+        loop.add_signal_handler(signal.SIGHUP, _take_up, plan, door)
         _settle_in()
         orphaned = asyncio.create_task(_await_orphaned(os.getppid(), stop), name="orphaned")
         try:
             await server.serve(sockets=[listener])
         finally:
             orphaned.cancel()
+
+
+def _take_up(plan: Plan, door: Door) -> None:
+    """The upstreams that the supervisor has read and checked; calls under way stay where they are."""
+    if plan.run is None or not isinstance(door.catalogue, Catalogue):
+        return
+    try:
+        door.catalogue.replace(read_upstreams(read_upstreams_of(Path(plan.run))))
+    except (OSError, ValueError) as reason:
+        log.error("the new upstreams can't be taken up: %s", reason)
+    else:
+        log.info("the upstreams were read again")
 
 
 def _settle_in() -> None:

@@ -26,7 +26,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             chainside.transfer,
         ),
     ),
-    ("Operate", (operating.accounts, operating.grant, operating.books)),
+    ("Operate", (operating.accounts, operating.grant, operating.books, serving.reload)),
     ("Development chain", (development.dev,)),
 )
 

@@ -35,7 +35,15 @@ def up(data: str | None, host: str | None, port: int | None, workers: int | None
         raise WrongSetting(str(wrong)) from None
     from freehold.app.up import up as run
 
-    click.get_current_context().exit(run(settings))
+    click.get_current_context().exit(run(settings, again=lambda: load(overrides=chosen)))
+
+
+@click.command()
+@common
+def reload(session: Session) -> None:
+    """Take up changed upstreams without a restart; a broken file is refused and the old one stays. Needs the operator's token."""
+    read = session.operator().post("/v1/admin/reload", {})
+    session.out.document(read, lambda out: out.say(str(read["message"])))
 
 
 @click.command()

@@ -56,6 +56,10 @@ class GrantIn(In):
     )
 
 
+class ReloadOut(Out):
+    message: str = Field(description="What was taken up.")
+
+
 class GrantOut(Out):
     id: int
     account_id: int
@@ -182,6 +186,17 @@ async def set_price(
     await services.prices.refresh()
     book = await services.prices.version(version)
     return SetPriceOut(version=version, **price(book.prices[model]).model_dump())
+
+
+@router.post("/reload", summary="Read the configuration again", responses=answers(400, 401, 403, 409))
+async def reload(services: Services, _caller: Operator) -> ReloadOut:
+    """Every worker takes up the upstreams as they stand now; calls under way end where they are.
+
+    A configuration that can't be used is refused, and the old one stays.
+    """
+    if services.reload is None:
+        raise Conflict(reason="This server can't be reloaded: restart it.")
+    return ReloadOut(message=await services.reload())
 
 
 @router.get("/books", summary="Check the books", responses=answers(401, 403))

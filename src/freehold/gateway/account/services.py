@@ -67,5 +67,7 @@ class AccountServices:
     deployment: Deployment
     status: Callable[[], Awaitable[ServerStatus]]
     settings: AccountSettings = AccountSettings()
+    reload: Callable[[], Awaitable[str]] | None = None
+    """Reads the configuration again; says in a sentence what came of it, or raises what refuses it."""
     metrics: Path | None = None
     """Folder of this server's workers' numbers."""
