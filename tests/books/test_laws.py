@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from freehold.clock import Day, SystemClock
+from freehold.clock import Day, Month, SystemClock
 from freehold.db import Database
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import FOREVER_S, PRIORITY, Charge, Hold, HoldRequest, KeyLimits, Settlement, Source
@@ -49,10 +49,14 @@ class Books(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    @initialize(day_cap=st.none() | st.integers(0, 3_000), total_cap=st.none() | st.integers(0, 6_000))
-    def begin(self, day_cap: int | None, total_cap: int | None) -> None:
+    @initialize(
+        day_cap=st.none() | st.integers(0, 3_000),
+        month_cap=st.none() | st.integers(0, 4_500),
+        total_cap=st.none() | st.integers(0, 6_000),
+    )
+    def begin(self, day_cap: int | None, month_cap: int | None, total_cap: int | None) -> None:
         self.now = FIRST_DAY.start_s + 43_200
-        self.day_cap, self.total_cap = day_cap, total_cap
+        self.day_cap, self.month_cap, self.total_cap = day_cap, month_cap, total_cap
         self.grants: list[ModelGrant] = []
         self.open: list[Hold] = []
         self.settled: list[tuple[Hold, Settlement, Charge]] = []
@@ -66,7 +70,10 @@ class Books(RuleBasedStateMachine):
             async with self.database.transaction() as conn:
                 account_id = await self.ledger.create_account(conn)
                 await self.ledger.put_key(
-                    conn, KeyLimits(account_id, 1, version=1, day_cap_nano=day_cap, total_cap_nano=total_cap)
+                    conn,
+                    KeyLimits(
+                        account_id, 1, 1, day_cap_nano=day_cap, month_cap_nano=month_cap, total_cap_nano=total_cap
+                    ),
                 )
             return account_id
 
@@ -84,15 +91,19 @@ class Books(RuleBasedStateMachine):
         ordered = sorted(self.grants, key=lambda g: (PRIORITY[g.source], g.ends, g.starts, g.id))
         return [g for g in ordered if g.starts <= self.now < g.ends]
 
-    def room(self) -> int:
-        """What the key's caps leave."""
-        held_today = sum(h.amount_nano for h in self.open if h.day == self.day.number)
-        held = sum(h.amount_nano for h in self.open)
+    def room(self, day: int | None = None) -> int:
+        """What the key's caps leave to a call of `day`, or of today."""
+        of_day = self.day.number if day is None else day
+        month = Month.of(Day(of_day).start_s)
         rooms = [10**18]
-        if self.day_cap is not None:
-            rooms.append(self.day_cap - self.used.get(self.day.number, 0) - held_today)
-        if self.total_cap is not None:
-            rooms.append(self.total_cap - sum(self.used.values()) - held)
+        for cap, days in (
+            (self.day_cap, range(of_day, of_day + 1)),
+            (self.month_cap, range(month.first.number, month.next().first.number)),
+            (self.total_cap, range(10**6)),
+        ):
+            if cap is not None:
+                used = sum(cost for day, cost in self.used.items() if day in days)
+                rooms.append(cap - used - sum(h.amount_nano for h in self.open if h.day in days))
         return max(0, min(rooms))
 
     # ---- credit
@@ -186,6 +197,35 @@ class Books(RuleBasedStateMachine):
         assert [(leg.grant_id, leg.amount_nano) for leg in hold.legs] == legs
         self.open.append(hold)
 
+    @rule(pick=st.integers(0, 100), more=AMOUNTS)
+    def extend(self, pick: int, more: int) -> None:
+        if not self.open:
+            return
+        at = pick % len(self.open)
+        hold, live = self.open[at], self.live()
+        try:
+            grown = self.run(self.ledger.extend(hold, more, day_unopened_ok=True))
+        except KeyLimitReached:
+            assert more > self.room(hold.day)
+            return
+        except InsufficientCredit:
+            assert more <= self.room(hold.day) and more > sum(g.available for g in live)
+            return
+        assert more <= self.room(hold.day)
+        assert grown == self.run(self.ledger.extend(hold, more, day_unopened_ok=True))
+        legs = {leg.grant_id: leg.amount_nano for leg in hold.legs}
+        need = more
+        for grant in live:
+            part = min(need, grant.available)
+            if part:
+                legs[grant.id] = legs.get(grant.id, 0) + part
+                grant.available -= part
+                grant.held += part
+                need -= part
+        assert [(leg.grant_id, leg.amount_nano) for leg in grown.legs] == list(legs.items())
+        assert (grown.amount_nano, grown.day, grown.step) == (hold.amount_nano + more, hold.day, hold.step + 1)
+        self.open[at] = grown
+
     @rule(pick=st.integers(0, 100), percent=st.integers(0, 150))
     def settle(self, pick: int, percent: int) -> None:
         if not self.open:
@@ -193,17 +233,10 @@ class Books(RuleBasedStateMachine):
         hold = self.open.pop(pick % len(self.open))
         settlement = Settlement(hold.amount_nano * percent // 100, "small", {"input": percent})
         charge = self.run(self.ledger.settle(hold, settlement))
-        held_in_day = sum(h.amount_nano for h in self.open if h.day == hold.day)
-        rest = settlement.cost_nano
-        paid = self.give_back(hold, min(rest, hold.amount_nano))
-        rest -= paid
-        rooms = [rest]
-        if self.day_cap is not None:
-            rooms.append(self.day_cap - self.used.get(hold.day, 0) - paid - held_in_day)
-        if self.total_cap is not None:
-            held = sum(h.amount_nano for h in self.open)
-            rooms.append(self.total_cap - sum(self.used.values()) - paid - held)
-        extra = max(0, min(rooms))
+        paid = self.give_back(hold, min(settlement.cost_nano, hold.amount_nano))
+        self.used[hold.day] = self.used.get(hold.day, 0) + paid
+        extra = min(settlement.cost_nano - paid, self.room(hold.day))
+        self.used[hold.day] -= paid
         for leg in hold.legs:
             grant = self.of(leg.grant_id)
             if self.now < grant.ends:
@@ -259,7 +292,7 @@ class Books(RuleBasedStateMachine):
 
     # ---- time
 
-    @rule(minutes=st.sampled_from([1, 60, 600, 1_440, 4_000]))
+    @rule(minutes=st.sampled_from([1, 60, 600, 1_440, 4_000, 30_000]))
     def pass_time(self, minutes: int) -> None:
         self.now += minutes * 60
         self.run(self.ledger.set_time(self.now, opened_day=0))
@@ -301,6 +334,14 @@ class Books(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "account"):
+            month, opening = Month.of(FIRST_DAY.start_s), 0
+            while month <= Month.of(self.now):
+                bill = self.run(self.ledger.bill(self.account, month))
+                days = range(month.first.number, month.next().first.number)
+                assert bill.used_nano == sum(cost for day, cost in self.used.items() if day in days)
+                assert bill.opening_nano == opening
+                opening, month = bill.closing_nano, month.next()
+            assert opening == sum(grant.available + grant.held for grant in self.grants)
             assert self.run(self.ledger.check()) == []
 
 
