@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.clock import Day, FrozenClock, SystemClock, rfc3339, utc
+from freehold.clock import DAY_S, Day, FrozenClock, Month, SystemClock, rfc3339, utc
 
 
 @given(st.integers(0, 10**10))
@@ -41,3 +41,17 @@ def test_the_systems_clock_never_runs_backwards() -> None:
     first = clock.monotonic()
     assert clock.monotonic() >= first
     assert clock.now() == pytest.approx(clock.now(), abs=60)
+
+
+def test_a_month_is_a_calendar_month_in_utc() -> None:
+    month = Month.parse("2028-02")
+    assert (str(month), str(month.first), month.next()) == ("2028-02", "2028-02-01", Month.parse("2028-03"))
+    assert month.end_s - month.start_s == 29 * DAY_S
+    assert Month.of(month.end_s - 1) == month and Month.of(month.end_s) == month.next()
+    assert Month.parse("2027-12").next() == Month.parse("2028-01")
+
+
+@pytest.mark.parametrize("text", ["2028", "2028-00", "2028-13", "2028-1", "28-01", "9999-12", "1969-12", "2028-01-01"])
+def test_what_is_no_month_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="month"):
+        Month.parse(text)
