@@ -9,7 +9,7 @@ TESTS ?= tests
 SEEDS ?= 1000
 BIN := .venv/bin
 
-.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean
+.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -33,6 +33,9 @@ check: format-check lint types imports generated test  ## format, lint, types, i
 
 bench: setup-dev  ## measure beside LiteLLM, Portkey and nginx; ARGS="--quick" takes three minutes
 	@$(BIN)/python bench/run.py $(ARGS)
+
+campaign: setup-dev  ## what the money path is judged by, in full: drains, killed workers, 10,000 cancelled streams; SEED=n draws anew
+	@CAMPAIGN=1 $(BIN)/python -m pytest -q -p no:timeout tests/scenarios/test_campaign.py
 
 format: setup-dev  ## write every file in the one format
 	@$(BIN)/ruff format src tests scripts bench

@@ -1,12 +1,8 @@
 """64 callers drain an account together that can pay 10 calls: exactly 10 succeed."""
 
 import asyncio
-import json
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 from tests.gateway.house import Customer, House, worker
 from tests.gateway.raw import CHAT, ask
@@ -44,33 +40,3 @@ async def test_with_two_workers_too(prepared: Database) -> None:
     async with worker(prepared) as one, worker(prepared) as two:
         customer = await one.customer(prepaid="0.001")
         await drain(one, customer, [one.port, two.port])
-
-
-async def test_with_two_worker_processes_too(prepared: Database) -> None:
-    async with worker(prepared) as house, AsyncExitStack() as stack:
-        customer = await house.customer(prepaid="0.001")
-        ports = [await stack.enter_async_context(process(prepared.url)) for _ in range(2)]
-        await drain(house, customer, ports)
-
-
-@asynccontextmanager
-async def process(url: str) -> AsyncIterator[int]:
-    """A worker in a process of its own; yields its port."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.gateway.house",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-        env={"PYTHONPATH": "src", "PATH": "/usr/bin:/bin"},
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(json.dumps({"url": url}).encode() + b"\n")
-        await child.stdin.drain()
-        yield int(json.loads(await child.stdout.readline())["port"])
-    finally:
-        child.stdin.close()
-        await child.wait()

@@ -1,0 +1,203 @@
+"""What the money path is judged by, in a short form; `make campaign` runs the long one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from tests.gateway.house import Customer, House, worker
+from tests.gateway.raw import CHAT, Response, ask, connect, request
+
+from freehold.db import Database
+from freehold.ledger.model import Charge
+
+LONG = "CAMPAIGN" in os.environ
+CALLERS = 64
+EACH = 100 if LONG else 8
+PASSING = 1_000 if LONG else 80
+STREAMS = 10_000 if LONG else 200
+KILLS = 20 if LONG else 3
+SEED = int(os.environ.get("SEED", "1"))
+
+CALL = {"model": "scripted-exact", "messages": [{"role": "user", "content": "go"}], "max_tokens": 100}
+CALL_NANO = 100_000
+"""What CALL costs: exactly its hold."""
+
+WORDS = [f"{n} " for n in range(12)]
+PROMPT = "hello there"
+RULE_INPUT = 4
+"""A quarter of the bytes of "user" and PROMPT, rounded up."""
+REPORTED_INPUT = 3
+"""What the scripted upstream reports for PROMPT."""
+
+
+class Process:
+    """A worker in a process of its own, which may be killed."""
+
+    def __init__(self, url: str) -> None:
+        self.port = 0
+        self._url = url
+        self._child: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        child = self._child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.gateway.house"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={"PYTHONPATH": "src", "PATH": "/usr/bin:/bin"},
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(json.dumps({"url": self._url}).encode() + b"\n")
+        await child.stdin.drain()
+        self.port = int(json.loads(await child.stdout.readline())["port"])
+
+    async def kill(self) -> None:
+        assert self._child is not None
+        self.port = 0
+        self._child.kill()
+        await self._child.wait()
+
+    async def stop(self) -> None:
+        assert self._child is not None
+        if self._child.stdin is not None and self._child.returncode is None:
+            self._child.stdin.close()
+        await self._child.wait()
+
+
+@asynccontextmanager
+async def processes(url: str, count: int) -> AsyncIterator[list[Process]]:
+    async with AsyncExitStack() as stack:
+        found = [Process(url) for _ in range(count)]
+        for one in found:
+            await one.start()
+            stack.push_async_callback(one.stop)
+        yield found
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+async def test_many_callers_get_exactly_what_the_balance_pays_for(prepared: Database, count: int) -> None:
+    async with worker(prepared) as house, processes(prepared.url, count) as workers:
+        customer = await house.customer(prepaid=f"{PASSING * CALL_NANO / 10**9:.9f}")
+
+        async def caller(number: int) -> list[Response]:
+            ports = [workers[(number + n) % count].port for n in range(EACH)]
+            return [
+                await ask(port, CHAT, {**CALL, "stream": n % 3 == 0}, customer.token) for n, port in enumerate(ports)
+            ]
+
+        answers = [answer for some in await asyncio.gather(*map(caller, range(CALLERS))) for answer in some]
+        assert Counter(answer.status for answer in answers) == {200: PASSING, 402: CALLERS * EACH - PASSING}
+        assert {answer.code() for answer in answers if answer.status == 402} == {"insufficient_credit"}
+        assert await house.left_nano(customer) == 0
+        assert await house.held_nano(customer) == 0
+        assert await _sum_nano(house, customer) == PASSING * CALL_NANO
+        assert await house.ledger.check() == []
+
+
+async def test_workers_killed_at_random_lose_nothing_and_charge_what_was_answered(prepared: Database) -> None:
+    drawn = random.Random(SEED)
+    async with worker(prepared) as house, processes(prepared.url, 2) as workers:
+        customer = await house.customer(prepaid="1")
+        answered: list[str] = []
+        over = asyncio.Event()
+
+        async def caller(number: int) -> None:
+            n = number
+            while not over.is_set():
+                n += 1
+                port = workers[n % 2].port
+                if port == 0:
+                    await asyncio.sleep(0.01)  # until it is started again
+                    continue
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    answer = await ask(port, CHAT, {**CALL, "stream": n % 2 == 0}, customer.token)
+                    assert answer.status == 200, answer.body
+                    answered.append(answer.headers["x-request-id"])
+
+        callers = [asyncio.create_task(caller(number)) for number in range(16)]
+        for _ in range(KILLS):
+            before = len(answered)
+            await asyncio.sleep(drawn.uniform(0.1, 1.0))
+            victim = drawn.choice(workers)
+            await victim.kill()
+            await victim.start()
+            assert len(answered) > before
+        over.set()
+        await asyncio.gather(*callers)
+        # The killed workers' 15 seconds pass; those that live beat again at once.
+        await prepared.execute("update ledger.epochs set beat_at = beat_at - interval '1 hour'")
+        await house.ledger.beat()
+        while await house.ledger.sweep():
+            pass
+        assert await house.held_nano(customer) == 0
+        assert await _sum_nano(house, customer) + await house.left_nano(customer) == 10**9
+        for request_id in answered:
+            charge = await house.charge(customer, request_id)
+            assert (charge.cost_nano, charge.outcome) == (CALL_NANO, "complete")
+        assert len(set(answered)) == len(answered)
+        assert await house.ledger.check() == []
+
+
+async def test_streams_cancelled_at_random_chunks_are_charged_to_the_token(prepared: Database) -> None:
+    drawn = random.Random(SEED)
+    async with worker(prepared) as house:
+        customers = [await house.customer(prepaid="100") for _ in range(8)]
+        plans = [(drawn.choice(customers), drawn.randrange(len(WORDS)), drawn.random() < 0.5) for _ in range(STREAMS)]
+        room = asyncio.Semaphore(40)
+
+        async def cancelled(customer: Customer, at: int, silent: bool) -> str:
+            """`silent`: the upstream says nothing more after `at` chunks, so that its usage never comes."""
+            script = {"chunks": WORDS, **({"hang_after": at} if silent else {})}
+            body = {
+                "model": "scripted-echo", "stream": True, "max_tokens": 50,
+                "messages": [{"role": "user", "content": PROMPT}], "metadata": {"freehold_script": script},
+            }  # fmt: skip
+            async with room, connect(house.port) as connection:
+                await connection.send(request(CHAT, json.dumps(body).encode(), customer.token))
+                head = await connection.head()
+                assert head.status == 200
+                said = b""
+                while said.count(b'"content":"') < at + 1:
+                    said += await connection.part()
+                connection.leave()
+                return head.headers["x-request-id"]
+
+        ids = await asyncio.gather(*(cancelled(*plan) for plan in plans))
+        async with asyncio.timeout(3):
+            await house.app.quiet()
+        for customer in customers:
+            assert await house.held_nano(customer) == 0
+        for request_id, (customer, at, silent) in zip(ids, plans, strict=True):
+            charge = await house.charge(customer, request_id)
+            usage = {"input": RULE_INPUT, "output": at} if silent else {"input": REPORTED_INPUT, "output": len(WORDS)}
+            assert (charge.usage, charge.estimated) == (usage, silent)
+            assert charge.cost_nano == usage["input"] * 1_000 + usage["output"] * 2_000
+            assert (charge.absorbed_nano, charge.outcome in ("disconnected", "complete")) == (0, True)
+        spent = [100 * 10**9 - await house.left_nano(customer) for customer in customers]
+        assert spent == [await _sum_nano(house, customer) for customer in customers]
+        assert await house.ledger.check() == []
+
+
+async def _sum_nano(house: House, customer: Customer) -> int:
+    return sum(charge.cost_nano for charge in await _charges(house, customer))
+
+
+async def _charges(house: House, customer: Customer) -> Sequence[Charge]:
+    found: dict[UUID, Charge] = {}
+    after: str | None = None
+    while True:
+        page = await house.ledger.charges(customer.account_id, limit=1_000, after=after)
+        found.update((charge.request_id, charge) for charge in page.charges)
+        if page.next is None:
+            return list(found.values())
+        after = page.next
