@@ -131,3 +131,17 @@ async def test_connections_count_time_in_utc(empty: Database) -> None:
 def test_a_statement_file_is_read_by_name() -> None:
     named = statements("freehold.ledger")
     assert named["time"] == "select at_s, provisional, opened_day from ledger.present"
+
+
+async def test_a_server_that_is_serializable_by_default_is_used_read_committed(empty_database_url: str) -> None:
+    outside = await asyncpg.connect(empty_database_url)
+    name = await outside.fetchval("select current_database()")
+    await outside.execute(f"alter database \"{name}\" set default_transaction_isolation to 'serializable'")
+    await outside.close()
+    database = await Database.connect(empty_database_url, max_size=1)
+    kept = await database.dedicated()
+    for _ in range(2):  # the second time on a connection that was given back
+        assert await database.fetchval("show transaction_isolation") == "read committed"
+    assert await kept.fetchval("show transaction_isolation") == "read committed"
+    await kept.close()
+    await database.close()

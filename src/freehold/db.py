@@ -48,8 +48,10 @@ def statements(package: str, filename: str = "queries.sql") -> dict[str, str]:
     return named
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    await connection.execute("set timezone to 'UTC'")
+_SESSION = {"timezone": "UTC", "default_transaction_isolation": "read committed"}
+"""Whatever the server's defaults are; a pool's reset comes back to these. A verb that locks and then reads must see what
+was committed while it waited: a serializable one reads from before, and may tell a call that was sent again a refusal
+although the first was applied."""
 
 
 class Database:
@@ -62,7 +64,9 @@ class Database:
     @classmethod
     async def connect(cls, url: str, *, min_size: int = 1, max_size: int = 10) -> "Database":
         """Open a pool. Raises OSError or asyncpg.PostgresError when the server can't be reached or refuses."""
-        pool = await asyncpg.create_pool(url, min_size=min_size, max_size=max_size, init=_prepare, timeout=10)
+        pool = await asyncpg.create_pool(
+            url, min_size=min_size, max_size=max_size, server_settings=_SESSION, timeout=10
+        )
         return cls(pool, url)
 
     async def close(self) -> None:
@@ -70,8 +74,7 @@ class Database:
 
     async def dedicated(self) -> asyncpg.Connection:
         """A connection outside the pool, for one who keeps it (the batching ledger, the leader's lock)."""
-        connection: asyncpg.Connection = await asyncpg.connect(self.url, timeout=10)
-        await _prepare(connection)
+        connection: asyncpg.Connection = await asyncpg.connect(self.url, server_settings=_SESSION, timeout=10)
         return connection
 
     @asynccontextmanager
