@@ -166,9 +166,8 @@ def _order(world: "World", books: Books) -> None:
                 continue
             if row["written_at"] < before["written_at"]:
                 world.breaks("order is monotonic", f"{table} {before['position']}, {row['position']}: written before")
-            # Provisional time may have run ahead; a serializable transaction's time is its snapshot's.
-            steady = not world.provisional and not world.weather.serializable
-            if steady and row["at_s"] < before["at_s"]:
+            # Provisional time may have run ahead of the next block's.
+            if not world.provisional and row["at_s"] < before["at_s"]:
                 world.breaks(
                     "order is monotonic",
                     f"{table} {before['position']}, {row['position']}: {row['at_s']} after {before['at_s']}",

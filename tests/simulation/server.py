@@ -172,11 +172,9 @@ class Server:
                 self.now(real.execute("rollback"))
             self.take_back(real)
 
-    def begin_transaction(self, real: asyncpg.Connection, begin: str) -> None:
-        if begin != "begin":
-            self._tell_time()  # a level of isolation may not come after a query
+    def begin_transaction(self, real: asyncpg.Connection) -> None:
         news = self._news()
-        self.now(real.execute(f"{news}; {begin}" if news else begin))
+        self.now(real.execute(f"{news}; begin" if news else "begin"))
 
     def run(self, real: asyncpg.Connection, work: Coroutine[Any, Any, T], *, ends: bool) -> "T | Blocked":
         """Until PostgreSQL answers, or the statement waits. `ends`: it may end a transaction and so free others."""
@@ -271,7 +269,6 @@ class Weather:
     """The connection breaks while PostgreSQL works on; it commits when the caller has long tried again."""
     serialization: float = 0.0
     refused_connect: float = 0.0
-    serializable: bool = False
     latency_s: float = 0.002
     calm: bool = False
     """No fault any more: the end of a simulation."""
@@ -298,7 +295,7 @@ class Simulated:
         self._server = server
         self._weather = weather
         self._own = own
-        """A dedicated connection; its batches may run serializably."""
+        """A dedicated connection, whose user sends again what a serialization failure ended."""
         self._lock_timeout_s: float | None = None
         self._real: asyncpg.Connection | None = None
         self._inside = False
@@ -406,8 +403,7 @@ class Simulated:
 
     async def _open(self) -> None:
         self._real = self._server.lend()
-        level = " isolation level serializable" if self._weather.serializable and self._own else ""
-        self._server.begin_transaction(self._real, f"begin{level}")
+        self._server.begin_transaction(self._real)
 
     def _conclude(self, verb: str) -> None:
         real = self._real
@@ -435,7 +431,7 @@ class Simulated:
             return result
         late = weather.strikes(weather.late_commit, "late commit")
         split = not weather.calm and weather.random.random() < weather.split
-        if late or split or (weather.serializable and self._own):
+        if late or split:
             result = await self._in_parts(verb, sql, args, late=late, split=split)
         else:
             self._real = self._server.lend()

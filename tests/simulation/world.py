@@ -98,6 +98,7 @@ class Plan:
     midnight: bool
     stall: bool
     before_midnight_s: int
+    crowded: bool = False
 
     @classmethod
     def drawn(cls, random: Random) -> "Plan":
@@ -113,7 +114,6 @@ class Plan:
             late_commit=rate(0.08),
             serialization=rate(0.1),
             refused_connect=rate(0.2),
-            serializable=random.random() < 0.25,
             latency_s=random.choice((0.001, 0.02, 0.3)),
         )
         return cls(
@@ -131,7 +131,15 @@ class Plan:
             midnight=random.random() < 0.5,
             stall=random.random() < 0.1,
             before_midnight_s=random.randint(1, 12),
-        )
+        )._crowded(random.random() < 0.35)
+
+    def _crowded(self, crowded: bool) -> "Plan":
+        """Many callers of few workers on one account with little in it, as fast as they can."""
+        if crowded:
+            self.crowded, self.accounts, self.workers = True, 1, max(2, self.workers)
+            self.callers, self.calls = max(6, self.callers), max(3, self.calls)
+            self.weather.split, self.weather.latency_s = 0.6, 0.02
+        return self
 
 
 @dataclass
@@ -183,6 +191,8 @@ class Account:
     sources: dict[str, Source] = field(default_factory=dict)
     days: dict[int, str] = field(default_factory=dict)
     stake: int = 0
+    posted: set[str] = field(default_factory=set)
+    """Ids of days that stand in the books."""
     issues: dict[str, Issue] = field(default_factory=dict)
     revoked_at: dict[int, int] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -287,6 +297,8 @@ class World:
         try:
             self.loop.run_until_complete(self._in_time())
             final(self)
+        except asyncpg.PostgresError as fault:
+            self.breaks("every refusal has a name", repr(fault))
         except TimeoutError:
             self.breaks("every call ends", f"somebody waits for ever: {self._waiting}")
         finally:
@@ -375,7 +387,7 @@ class World:
         return self.loop.create_task(work, context=context)
 
     def _make_account(self) -> None:
-        rich = self.random.random() < 0.4
+        rich = self.random.random() < (0.2 if self.plan.crowded else 0.4)
         account_id = self.server.admin("fetchval", "insert into ledger.accounts default values returning id")
         account = Account(account_id, rich, {})
         for key_id in (1, 2):
@@ -508,7 +520,8 @@ class World:
 
     async def _caller(self, worker: Worker) -> None:
         for _ in range(self.plan.calls):
-            await asyncio.sleep(self.random.choice((0, 0, 0.01, 1.0)) * self.random.random())
+            if not self.plan.crowded:
+                await asyncio.sleep(self.random.choice((0, 0, 0.01, 1.0)) * self.random.random())
             await self._one_call(worker, self.random.choice(self.accounts))
 
     def _new_request(self, account: Account) -> HoldRequest:
@@ -615,7 +628,8 @@ class World:
     async def _end_call(self, worker: Worker, account: Account, call: Call, hold: Hold) -> None:
         self.count("held")
         short = str(hold.request_id)[:8]
-        await asyncio.sleep(self.random.choice((0.0, 0.01, 0.5, 3.0, 3.0, 25.0)) * self.random.random())
+        longest_s = 0.02 if self.plan.crowded else self.random.choice((0.0, 0.01, 0.5, 3.0, 3.0, 25.0))
+        await asyncio.sleep(longest_s * self.random.random())
         if self.random.random() < 0.15:
             hold = await self._extend(worker, call, hold)
         if self.random.random() < 0.12:
@@ -744,7 +758,8 @@ class World:
         if first is not None:
             to = first.bodies[0]
         before = account.net.get(grant, 0)
-        known = first is not None and before > 0
+        # An id stands once it has changed something: what found nothing to raise is no posting, and may come again.
+        known = external_id in account.posted
         await self._post(
             account, "day", external_id, to,
             lambda ledger, this: (ledger.open_day if opens else ledger.raise_grant)(
@@ -754,6 +769,7 @@ class World:
         if known:
             return
         if to > before:
+            account.posted.add(external_id)
             account.net[grant] = to
         if to > 0 and day not in account.days:
             account.days[day] = external_id
@@ -808,7 +824,7 @@ class World:
         first = self.plan.scale * (200 if account.rich else self.random.randint(1, 6))
         await self._grant(account, Source.PREPAID, first)
         for _ in range(self.random.randint(2, 6)):
-            await asyncio.sleep(self.random.random() * 4)
+            await asyncio.sleep(self.random.random() * (0.5 if self.plan.crowded else 4))
             match self.random.randrange(6):
                 case 0:
                     await self._grant(account, Source.PREPAID, self.amount() * 2)
@@ -842,7 +858,7 @@ class World:
                 )
             else:
                 self.provisional = True
-            await asyncio.sleep(self.random.uniform(0.3, 3))
+            await asyncio.sleep(self.random.uniform(0.3, 1) if self.plan.crowded else self.random.uniform(1, 6))
 
     # ---- the administrator, and jobs
 
@@ -883,7 +899,7 @@ class World:
 
     async def _jobs(self) -> None:
         while True:
-            await asyncio.sleep(self.random.uniform(1, 6))
+            await asyncio.sleep(self.random.uniform(3, 9))
             swept = await self.anywhere(lambda worker: once(worker.ledger, limit=self.random.choice((1, 500))))
             if swept != (0, 0):
                 self.count("swept or expired")
