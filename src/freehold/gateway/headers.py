@@ -1,5 +1,7 @@
 """What a call cost, as response headers and as the comment that ends a stream."""
 
+from functools import lru_cache
+
 from freehold.clock import Day, rfc3339
 from freehold.ledger.model import Charge, RateState, Source
 from freehold.money import format_usd
@@ -35,7 +37,12 @@ def of_charge(charge: Charge) -> Headers:
 
 def of_day(day: int) -> Headers:
     """When the allowance of a ledger day is renewed."""
-    return [(b"x-freehold-allowance-reset", rfc3339(Day(day).end_s).encode())]
+    return [(b"x-freehold-allowance-reset", _end_of(day))]
+
+
+@lru_cache(maxsize=8)
+def _end_of(day: int) -> bytes:
+    return rfc3339(Day(day).end_s).encode()
 
 
 def of_rate(rate: RateState | None) -> Headers:

@@ -46,6 +46,8 @@ class Meter:
         self.finished = False
         """The upstream said that a choice is complete."""
         self._shown_bytes = 0
+        self._read: tuple[Any, Usage | None] | None = None
+        """What was reported when it was last asked about, and what it was read as."""
         self._estimated_input = estimated_input
         self._bound = bound
         self._most_output = most_output
@@ -57,7 +59,9 @@ class Meter:
 
     def usage(self) -> Usage | None:
         """What the upstream reported; None when it reported nothing that can be believed."""
-        return usage_of(self.reported, embedding=self._embedding)
+        if self._read is None or self._read[0] is not self.reported:
+            self._read = (self.reported, usage_of(self.reported, embedding=self._embedding))
+        return self._read[1]
 
     def seen_output(self) -> int:
         """Output tokens so far, as far as can be told from a stream: some servers put several into one frame."""

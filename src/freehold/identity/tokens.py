@@ -9,6 +9,9 @@ import secrets
 from freehold.identity.model import CallerKind
 
 PREFIX = {CallerKind.KEY: "fh_", CallerKind.SESSION: "fh_s_", CallerKind.OPERATOR: "fh_admin_"}
+_KINDS = tuple((PREFIX[kind], kind) for kind in (CallerKind.OPERATOR, CallerKind.SESSION, CallerKind.KEY))
+"""The longer prefixes first, for every token begins as a key does."""
+
 SHOWN = 6
 """Random characters of a key that its `prefix` shows."""
 
@@ -29,8 +32,8 @@ def kind_of(token: str) -> CallerKind | None:
     """What a token says it is; None when it isn't one of ours at all."""
     if len(token) > _LONGEST or not token.isascii():
         return None
-    for kind in (CallerKind.OPERATOR, CallerKind.SESSION, CallerKind.KEY):
-        if token.startswith(PREFIX[kind]):
+    for prefix, kind in _KINDS:
+        if token.startswith(prefix):
             return kind
     return None
 

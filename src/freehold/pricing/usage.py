@@ -16,14 +16,16 @@ def usage_of(reported: object, *, embedding: bool = False) -> Usage | None:
     `completion_tokens` includes reasoning. None when a number is missing, null, negative, above MAX_TOKENS or not a
     whole number, and when more is cached or written than there was input: then the caller's own rule applies.
     """
-    if not isinstance(reported, Mapping):
+    if type(reported) is not dict and not isinstance(reported, Mapping):  # the check of an abstract class is slow
         return None
     prompt = _tokens(reported.get("prompt_tokens"))
     completion = _tokens(reported.get("completion_tokens", 0 if embedding else None))
     details = reported.get("prompt_tokens_details")
     if details is None:
         details = {}
-    if prompt is None or completion is None or not isinstance(details, Mapping):
+    if prompt is None or completion is None:
+        return None
+    if type(details) is not dict and not isinstance(details, Mapping):
         return None
     cached = _optional(details, "cached_tokens")
     written = _optional(details, "cache_write_tokens")
