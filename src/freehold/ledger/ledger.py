@@ -757,9 +757,14 @@ class Ledger:
             raise LedgerUnavailable(reason="PostgreSQL doesn't answer") from lost
 
 
+_SOURCES = {source.value: source for source in Source}
+_NOTHING_LEFT = dict.fromkeys(Source, 0)
+"""Made once: enumerations are slow to call and to hash, and every call of the gateway comes by here."""
+
+
 def _legs(grant_ids: Sequence[int], sources: Sequence[str], amounts: Sequence[int]) -> tuple[Leg, ...]:
     return tuple(
-        Leg(grant_id, Source(source), amount)
+        Leg(grant_id, _SOURCES[source], amount)
         for grant_id, source, amount in zip(grant_ids, sources, amounts, strict=True)
     )
 
@@ -895,9 +900,9 @@ def _insufficient(request: HoldRequest | _Extension, row: asyncpg.Record, reset:
 
 
 def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Charge:
-    remaining = dict.fromkeys(Source, 0)
+    remaining = _NOTHING_LEFT.copy()
     for name, amount in zip(row["left_sources"] or (), row["left_amounts"] or (), strict=True):
-        remaining[Source(name)] = amount
+        remaining[_SOURCES[name]] = amount
     return Charge(
         request_id=hold.request_id,
         account_id=hold.account_id,
