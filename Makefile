@@ -35,7 +35,7 @@ bench: setup-dev  ## measure beside LiteLLM, Portkey and nginx; ARGS="--quick" t
 	@$(BIN)/python bench/run.py $(ARGS)
 
 campaign: setup-dev  ## what the money path is judged by, in full: drains, killed workers, 10,000 cancelled streams; SEED=n draws anew
-	@CAMPAIGN=1 $(BIN)/python -m pytest -q -p no:timeout tests/scenarios/test_campaign.py
+	@CAMPAIGN=1 $(BIN)/python -m pytest -q --timeout=0 tests/scenarios/test_campaign.py
 
 format: setup-dev  ## write every file in the one format
 	@$(BIN)/ruff format src tests scripts bench
