@@ -115,6 +115,11 @@ async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: s
                 standing = await deploy_dev(rpc, package, recorded=recorded, confirmations=confirmations, url=url)
                 if standing != recorded:
                     deployments.save(file, standing)
+            if settings.deployment is None and _recorded(file) is None:
+                raise HostError(
+                    f"The node is on chain {chain_id}, and no deployment is known there: say with FREEHOLD_DEPLOYMENT "
+                    "which file tells where the contracts are."
+                )
             deployment = load_deployment(file, settings.operator, settings.confirmations)
             if deployment.chain_id != chain_id:
                 raise HostError(

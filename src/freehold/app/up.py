@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -229,6 +230,7 @@ class _Supervisor:
             for folder in (self._run, self._logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self._lock = (self._data / "lock").open("a+", encoding="utf-8")
+            tempfile.TemporaryFile(dir=self._data).close()  # all of it may be there, and nothing can be added
             free = shutil.disk_usage(self._data).free
         except OSError as error:
             raise CannotStart(
