@@ -168,3 +168,21 @@ async def test_an_empty_month_is_a_page_and_a_table_too(office: Office) -> None:
     rows = list(csv.DictReader(io.StringIO((await text(office, secret, "csv", month="2026-12"))[1])))
     assert {row["amount_nano"] for row in rows} == {"0"}
     assert (await office.ok("GET", "/v1/account/bill", secret, month="1970-01"))["closing"] == "0.00"
+
+
+async def test_what_expired_and_what_a_reorg_took_is_on_the_bill_and_in_the_csv(office: Office) -> None:
+    account_id, secret = await office.local()
+    ledger = office.services.ledger
+    await ledger.grant(account_id, Source.PREPAID, 1_000, "evt:1:b:t:0", starts_at_s=NOW, expires_at_s=FOREVER_S)
+    await office.charge(secret, 600)
+    await ledger.reverse(account_id, "evt:1:b:t:0", 0, "reorg")
+    await ledger.grant(account_id, Source.PROMO, 50, "short", starts_at_s=NOW, expires_at_s=NOW + 60)
+    await ledger.set_time(NOW + 120, opened_day=TODAY.number)
+    await ledger.expire()
+    read = await office.ok("GET", "/v1/account/bill", secret)
+    purses = {purse["source"]: purse for purse in read["purses"]}
+    assert (purses["prepaid"]["reversed_nano"], purses["promo"]["expired_nano"]) == (400, 50)
+    assert read["absorbed_by_cause"] == [{"cause": "reorg", "amount": "0.0000006", "amount_nano": 600}]
+    rows = list(csv.DictReader(io.StringIO((await text(office, secret, "csv"))[1])))
+    shown = {(row["what"], row["purse"]): int(row["amount_nano"]) for row in rows}
+    assert (shown["reversed", "prepaid"], shown["expired", "promo"]) == (-400, -50)
