@@ -231,6 +231,14 @@ class Listener(asyncio.Protocol):
         self._transport.abort()
 
 
+def _why(answer: bytes, lost: int) -> str:
+    """What came instead of a whole stream, in a line."""
+    status, _, rest = answer.partition(b"\r\n")
+    if not status.startswith(b"HTTP/1.1 200"):
+        return f"{status.decode('latin-1')}: {rest.partition(bytes([13, 10, 13, 10]))[2][:120].decode('latin-1')}"
+    return f"{TOKENS - lost} of {TOKENS} chunks had come when patience ended"
+
+
 class StreamRun:
     """Many streams at a time, their starts spread evenly."""
 
@@ -250,7 +258,7 @@ class StreamRun:
         self._lost += lost
         if not whole:
             self._broken += 1
-            self._failure = self._failure or answer[:300].decode("latin-1")
+            self._failure = self._failure or _why(answer, lost)
 
     def left(self) -> None:
         self._open -= 1

@@ -357,7 +357,7 @@ def page(found: dict[str, Any], notes: str) -> str:
         "",
         "## Streams",
         "",
-        "50 content chunks each, one every 30 ms at 200 streams and every 150 ms at 1,000; starts are spread evenly over "
+        "50 content chunks each, one every 30 ms at 200 streams and every 120 ms at 1,000; starts are spread evenly over "
         "the length of one stream, so that all of them are open at once in the middle.",
         "",
         stream_rows(found["streams"]),
