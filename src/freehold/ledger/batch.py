@@ -194,6 +194,7 @@ class GroupCommit(Generic[Item, Result]):
             self._abandon(waiting.item, None)
         if not waiting.answer.done():
             waiting.answer.set_exception(LedgerUnavailable(reason=reason))
+            waiting.answer.exception()  # counts as heard, also where a settlement's caller has left
 
     def _patient(self, waitings: list[Waiting[Item, Result]]) -> list[Waiting[Item, Result]]:
         """Those who may wait longer; the others are told that the ledger is unavailable."""
