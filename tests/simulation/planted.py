@@ -75,7 +75,7 @@ PLANTED: dict[str, Planted] = {
         "append-only", "an expiry rewrites the posting of its grant",
         (("expire", "v_count := v_count + 1;", "v_count := v_count + 1; update ledger.postings p set at_s = v_at"
           " where p.account_id = g.account_id and p.grant_ids[1] = g.id and p.kind = 'grant';"),),
-        also="alter table ledger.postings disable trigger append_only",
+        also="alter table ledger.postings disable trigger append_only", seed=2,
     ),
     "counted-twice": Planted(
         "a repeat is a no-op", "a deposit that is posted again is credited again",
@@ -95,7 +95,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "other-body": Planted(
         "another body is refused", "a repeat's body isn't compared",
-        (("grant_credit", "when v_done.digest = p_digest then", "when true then"),),
+        (("grant_credit", "when v_done.digest = p_digest then", "when true then"),), seed=4,
     ),
     "other-settlement": Planted(
         "another body is refused", "a repeated settlement's cost isn't compared",
@@ -105,12 +105,12 @@ PLANTED: dict[str, Planted] = {
         "balance = projection", "holds don't wait for each other, and what is missing is forgotten",
         (("hold_batch", LOCK, ""), ("hold_batch", "set available = g.available - d.amount",
                                     "set available = greatest(0, g.available - d.amount)")),
-        signs=("never negative",),
+        signs=("never negative",), seed=3,
     ),
     "negative": Planted(
         "never negative", "holds don't wait for each other",
         (("hold_batch", LOCK, ""),),
-        also="alter table ledger.grants drop constraint grants_available_check",
+        also="alter table ledger.grants drop constraint grants_available_check", seed=44,
     ),
     "not-projected": Planted(
         "balance = projection", "1 nano-USD too much is given back",
@@ -121,7 +121,7 @@ PLANTED: dict[str, Planted] = {
         "no precision is lost", "a cost passes through a double",
         (("settle_batch", "then least(q.cost, q.amount) else 0 end;",
           "then least(case when q.cost::float8::numeric < q.cost then q.cost::float8::bigint else q.cost end, q.amount)"
-          " else 0 end;"),),
+          " else 0 end;"),), seed=36,
     ),
     "mixed": Planted(
         "sources are not mixed", "every leg is booked on the first leg's purse",
@@ -132,7 +132,7 @@ PLANTED: dict[str, Planted] = {
         (("reverse_grant", "outcome := 'posted';", "outcome := 'posted'; delete from ledger.postings p"
           " where p.account_id = p_account and p.external_id in (p_external, p_grant_external);"),),
         also="alter table ledger.postings disable trigger append_only",
-        signs=("balance = projection", "state rebuilds from entries"),
+        signs=("balance = projection", "state rebuilds from entries"), seed=3,
     ),
     "not-rebuilt": Planted(
         "state rebuilds from entries", "a key's use counts what was held",
@@ -148,7 +148,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "refused-applied": Planted(
         "what was refused is not applied", "answers of one batch are mixed up", ledger_type=MixesAnswersUp,
-        signs=("what was told is durable", "every refusal has a name", "a repeat is a no-op"),
+        signs=("what was told is durable", "every refusal has a name", "a repeat is a no-op"), seed=2,
     ),
     "told-charged": Planted(
         "what was told is durable", "an unknown COMMIT is told as a charge", ledger_type=TakesLossForSuccess,
@@ -163,19 +163,19 @@ PLANTED: dict[str, Planted] = {
     ),
     "unfenced": Planted(
         "a lapsed worker is fenced", "a lapsed worker goes on holding",
-        (("hold_batch", "select e.lapsed_at is null into v_alive", "select true into v_alive"),),
+        (("hold_batch", "select e.lapsed_at is null into v_alive", "select true into v_alive"),), seed=10,
     ),
     "swept-alive": Planted(
         "a live worker is not swept", "workers lapse after 3 s",
-        (("sweep", "p_lapse_s * interval '1 second'", "p_lapse_s * interval '0.2 second'"),),
+        (("sweep", "p_lapse_s * interval '1 second'", "p_lapse_s * interval '0.2 second'"),), seed=1,
     ),
     "revoked": Planted(
         "the hold call decides", "a revoked key is let through",
-        (("hold_batch", "q.state is distinct from 'active'", "q.state is null"),),
+        (("hold_batch", "q.state is distinct from 'active'", "q.state is null"),), seed=19,
     ),
     "old-price": Planted(
         "the hold call decides", "an old price is let through",
-        (("hold_batch", "q.price <> v_price", "q.price > v_price"),),
+        (("hold_batch", "q.price <> v_price", "q.price > v_price"),), seed=32,
     ),
     "cap": Planted(
         "a key's cap holds", "calls of one batch don't count for each other",

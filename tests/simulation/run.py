@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -82,8 +83,13 @@ def _plant(task: tuple[str, str, int, int]) -> tuple[str, int | None, str]:
     return name, None, ""
 
 
-def _processes(jobs: int, start: Callable[..., None] | None = None, *args: object) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start, args)
+@contextmanager
+def _processes(jobs: int, start: Callable[..., None] | None = None, *args: object) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start, args)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _say(text: str) -> None:
@@ -159,6 +165,8 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print every step")
     args = parser.parse_args()
     seeds = _range(args.seeds)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, lambda *_: sys.exit(130))  # PostgreSQL is stopped on the way out
     with cluster() as url:
         if args.planted:
             names = list(PLANTED) if args.planted == "all" else [args.planted]

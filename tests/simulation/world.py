@@ -675,15 +675,17 @@ class World:
 
     async def _extend(self, worker: Worker, call: Call, hold: Hold) -> Hold:
         more = self.amount()
+        call.extended = True  # unless it is told that it isn't: the worker may die
+        unknown = False
         for _ in range(4):
             try:
                 longer = await worker.ledger.extend(hold, more, day_unopened_ok=True)
             except LedgerUnavailable:
-                call.extended = True
+                unknown = True
                 continue
             except (*REFUSED, Conflict, NotFound):
+                call.extended = unknown
                 return hold
-            call.extended = True
             self.count("extended")
             if longer.amount_nano != hold.amount_nano + more:
                 self.breaks("a repeat is a no-op", f"{hold.request_id} grew to {longer.amount_nano}")
