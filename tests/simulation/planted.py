@@ -15,7 +15,6 @@ from freehold.ledger.model import Hold, HoldRequest
 from freehold.ledger.problems import InsufficientCredit
 
 LOCK = "perform 1 from ledger.accounts a where a.id = any (p_accounts) order by a.id for no key update;"
-NOW = "select * into v_now from ledger.present;"
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,10 @@ PLANTED: dict[str, Planted] = {
         "state rebuilds from entries", "a key's use counts what was held",
         (("settle_batch", "total_used = k.total_used + d.cost,", "total_used = k.total_used + d.held,"),),
     ),
-    "early-time": Planted(
-        "order is monotonic", "ledger time is read before the account's lock",
-        (("settle_batch", LOCK, f"{NOW} {LOCK}"), ("settle_batch", f"{LOCK}\n    {NOW}", LOCK)),
+    "misdated": Planted(
+        "order is monotonic",
+        "a charge isn't dated by the ledger time read under its account's lock",
+        (("settle_batch", "x.day, v_now.at_s,", "x.day, v_now.at_s - x.cost % 97,"),),
     ),
     "told-refused": Planted(
         "what was refused is not applied", "a lost connection is told as a refusal", ledger_type=TakesLossForRefusal,
@@ -181,6 +181,7 @@ PLANTED: dict[str, Planted] = {
         "a key's cap holds", "calls of one batch don't count for each other",
         (("hold_batch", "k_day_left := k_day_left - amount;", "null;"),
          ("hold_batch", "k_total_left := k_total_left - amount;", "null;")),
+        seed=170,
     ),
     "charged-again": Planted(
         "an idempotency key is charged once", "an idempotency key isn't looked up",

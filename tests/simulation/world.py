@@ -360,7 +360,7 @@ class World:
             job.cancel()
         await asyncio.wait(jobs)
         if not self.alive():
-            await self._started(self.spawn_worker(callers=0))
+            await self._started(self._new_worker())
         for worker in self.alive():
             epoch = worker.ledger.epoch
             await self.on(worker, worker.ledger.stop)
