@@ -234,16 +234,6 @@ class Books(RuleBasedStateMachine):
         settlement = Settlement(hold.amount_nano * percent // 100, "small", {"input": percent})
         charge = self.run(self.ledger.settle(hold, settlement))
         paid = self.give_back(hold, min(settlement.cost_nano, hold.amount_nano))
-        self.used[hold.day] = self.used.get(hold.day, 0) + paid
-        extra = min(settlement.cost_nano - paid, self.room(hold.day))
-        self.used[hold.day] -= paid
-        for leg in hold.legs:
-            grant = self.of(leg.grant_id)
-            if self.now < grant.ends:
-                part = min(extra, grant.available)
-                grant.available -= part
-                extra -= part
-                paid += part
         assert (charge.cost_nano, charge.absorbed_nano) == (paid, settlement.cost_nano - paid)
         assert sum(leg.amount_nano for leg in charge.legs) == paid
         self.used[hold.day] = self.used.get(hold.day, 0) + paid

@@ -92,32 +92,16 @@ async def test_a_free_call_needs_no_credit(bench: Bench) -> None:
     assert (charge.cost_nano, charge.legs) == (0, ())
 
 
-async def test_cost_above_the_hold_takes_what_the_holds_grants_have_left_and_absorbs_the_rest(bench: Bench) -> None:
+async def test_cost_above_the_hold_is_the_operators_however_much_credit_is_left(bench: Bench) -> None:
     await bench.ledger.grant(bench.account_id, Source.PROMO, 100, "promo", starts_at_s=0, expires_at_s=FOREVER_S)
     await bench.prepaid(1_000)
     hold = await bench.hold(80)
     charge = await bench.settle(hold, 150)
-    assert (charge.cost_nano, charge.absorbed_nano) == (100, 50)
+    assert (charge.cost_nano, charge.absorbed_nano) == (80, 70)
+    assert await bench.available(Source.PROMO) == 20
     assert await bench.available(Source.PREPAID) == 1_000
-    assert await bench.line("absorbed:overage") == -50
+    assert await bench.line("absorbed:overage") == -70
     assert await bench.line("revenue:usage") == 150
-
-
-async def test_cost_above_the_hold_stays_within_the_keys_caps(bench: Bench) -> None:
-    await bench.prepaid(1_000)
-    await bench.put_key(version=1, day_cap_nano=90, total_cap_nano=500)
-    charge = await bench.settle(await bench.hold(80), 150)
-    assert (charge.cost_nano, charge.absorbed_nano) == (90, 60)
-
-
-async def test_two_holds_of_one_batch_that_cost_more_share_what_is_there(bench: Bench) -> None:
-    import asyncio
-
-    await bench.prepaid(100)
-    first, second = await bench.hold(40), await bench.hold(40)
-    charges = await asyncio.gather(bench.settle(first, 55), bench.settle(second, 55))
-    assert sum(charge.cost_nano for charge in charges) == 100
-    assert sum(charge.absorbed_nano for charge in charges) == 10
 
 
 async def test_a_released_hold_leaves_no_trace_in_the_books(bench: Bench) -> None:

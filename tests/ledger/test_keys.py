@@ -161,29 +161,12 @@ async def test_a_month_that_comes_again_still_knows_what_it_used_and_holds(bench
     await bench.settle(open_one, 20)
 
 
-async def test_cost_above_a_hold_of_yesterday_takes_what_yesterdays_cap_leaves(bench: Bench) -> None:
+async def test_cost_above_a_hold_counts_in_no_limit(bench: Bench) -> None:
     await bench.prepaid(10_000)
-    await bench.put_key(version=1, day_cap_nano=100)
-    late, other = await bench.hold(50), await bench.hold(10)
-    await bench.ledger.set_time(DAY.end_s, opened_day=0)
-    await bench.hold(10)
-    charge = await bench.settle(late, 200)
-    assert (charge.cost_nano, charge.absorbed_nano) == (90, 110)
-    await bench.ledger.release(other)
-
-
-async def test_cost_above_a_hold_stays_within_the_months_cap(bench: Bench) -> None:
-    await bench.prepaid(10_000)
-    await bench.put_key(version=1, month_cap_nano=100)
-    late = await bench.hold(60)
-    charge = await bench.settle(late, 130)
-    assert (charge.cost_nano, charge.absorbed_nano) == (100, 30)
-    await bench.put_key(version=2, month_cap_nano=200)
-    late = await bench.hold(60, key_version=2)
-    await bench.ledger.set_time(Month.of(NOON).end_s, opened_day=0)
-    await bench.settle(await bench.hold(10, key_version=2), 10)
-    charge = await bench.settle(late, 130)
-    assert (charge.cost_nano, charge.absorbed_nano) == (100, 30)
+    await bench.put_key(version=1, day_cap_nano=100, month_cap_nano=100, total_cap_nano=100)
+    charge = await bench.settle(await bench.hold(60), 130)
+    assert (charge.cost_nano, charge.absorbed_nano) == (60, 70)
+    assert (await bench.hold(40)).amount_nano == 40
 
 
 async def test_a_keys_limits_are_read_as_they_were_put(bench: Bench) -> None:

@@ -62,10 +62,13 @@ class Steps:
         self._ended = True
 
     async def cover(self, cost_nano: int) -> Hold:
-        """Hold what the upstream reported beyond what was metered, if it can be paid. The hold to settle."""
+        """Hold what the upstream reported beyond what was metered, if it can be paid. The hold to settle.
+
+        Never more than the worst case of the model's maximum: what a report is above that is the operator's.
+        """
         if cost_nano > self.hold.amount_nano:
             try:
-                await self._hold_more(min(cost_nano, MAX_NANO) - self.hold.amount_nano, 0)
+                await self._hold_more(min(cost_nano, self._worst_nano(self._most)) - self.hold.amount_nano, 0)
             except Problem as refused:
                 log.info("what is above the hold stays the operator's: %s", refused)
         return self.hold

@@ -290,7 +290,7 @@ class Ledger:
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge:
         """Charge what the call came to and give the rest back. A repeat returns the first charge.
 
-        Cost above the hold takes what is available in the hold's own grants; the rest is absorbed. A hold that was
+        What a cost is above its hold is absorbed, never the account's. A hold that was
         swept meanwhile isn't charged again: its charge has cost 0 and outcome `unsettled`.
         Raises LedgerUnavailable when the outcome is unknown (send it again), Conflict when the call was settled
         differently before, NotFound when there is no such hold or it was released.

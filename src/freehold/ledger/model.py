@@ -99,7 +99,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a call came to. `cost_nano` above the hold takes what is there; the rest is absorbed, never billed."""
+    """What a call came to. What `cost_nano` is above the hold is absorbed, never billed."""
 
     cost_nano: int
     model: str

@@ -746,8 +746,8 @@ begin
 end $$;
 
 -- Settle, release, sweep: one call for a whole batch. A settlement takes its cost from the hold's legs in their order;
--- what is left goes back to its own grant, or to breakage:expired where that grant has ended meanwhile. Cost above
--- the hold takes what is available in the hold's own grants, within the key's caps; the operator absorbs the rest.
+-- what is left goes back to its own grant, or to breakage:expired where that grant has ended meanwhile. The
+-- operator absorbs what a cost is above the hold: a caller never pays more than was held for the call.
 -- A sweep gives everything back and posts the hold's amount as absorbed:unsettled.
 -- p_tokens corrects what the hold counted in its key's limit per minute (null: it stays; a release counts none); a
 -- settlement makes its idempotency key done, with p_answers, which may follow; a release and a sweep free it.
@@ -768,7 +768,7 @@ as $$
 declare
     v_now record;
     q record;
-    v_rest bigint; v_part bigint; v_over bigint; v_took bigint; v_lo int; n int;
+    v_rest bigint; v_part bigint; v_lo int;
     -- holds that end here
     e_items int[] := '{}'; e_states text[] := '{}'; e_keys bigint[] := '{}'; e_days int[] := '{}';
     e_held bigint[] := '{}'; e_cost bigint[] := '{}';
@@ -779,7 +779,7 @@ declare
     -- charges, and their legs
     c_items int[] := '{}'; c_keys bigint[] := '{}'; c_prices int[] := '{}'; c_days int[] := '{}';
     c_held bigint[] := '{}'; c_cost bigint[] := '{}'; c_absorbed bigint[] := '{}'; c_lo int[] := '{}';
-    c_hi int[] := '{}'; c_count int := 0; o_charges int[] := '{}';
+    c_hi int[] := '{}';
     -- tokens per minute to correct, and idempotency keys
     r_items int[] := '{}'; r_keys bigint[] := '{}'; r_seconds bigint[] := '{}'; r_back bigint[] := '{}';
     i_items int[] := '{}'; i_keys text[] := '{}'; i_done boolean[] := '{}';
@@ -874,10 +874,6 @@ begin
         c_absorbed := c_absorbed || case q.verb when 'settle' then q.cost - cost else q.amount end;
         c_lo := c_lo || v_lo;
         c_hi := c_hi || l_count;
-        c_count := c_count + 1;
-        if q.verb = 'settle' and q.cost > q.amount then
-            o_charges := o_charges || c_count;
-        end if;
     end loop;
 
     if e_items = '{}' then
@@ -915,56 +911,6 @@ begin
     update ledger.holds h set state = x.state
     from unnest(e_items, e_states) as x (item, state)
     where h.account_id = p_accounts[x.item] and h.request_id = p_requests[x.item] and h.state = 'open';
-
-    foreach n in array o_charges loop
-        -- Rare: an upstream that billed more than the worst case. One by one, on the balances as they are now.
-        v_over := c_absorbed[n];
-        select greatest(0, least(
-                   v_over,
-                   k.total_cap - k.total_used - k.total_held,
-                   case when k.day = c_days[n] then k.day_cap - k.day_used - k.day_held
-                        else k.day_cap - ledger.key_used_on(k.account_id, k.key_id, c_days[n])
-                             - ledger.key_held_on(k.account_id, k.key_id, c_days[n])
-                             - (select sum(x.cost) from unnest(c_items, c_keys, c_days, c_cost)
-                                    as x (item, key_id, day, cost)
-                                where p_accounts[x.item] = k.account_id and x.key_id = k.key_id
-                                  and x.day = c_days[n]) end,
-                   case when c_days[n] >= k.month_first and c_days[n] < k.month_after
-                        then k.month_cap - k.month_used - k.month_held
-                        else k.month_cap
-                             - ledger.key_used_in(k.account_id, k.key_id, ledger.month_first(c_days[n]),
-                                                  ledger.month_after(c_days[n]))
-                             - ledger.key_held_in(k.account_id, k.key_id, ledger.month_first(c_days[n]),
-                                                  ledger.month_after(c_days[n]))
-                             - (select sum(x.cost) from unnest(c_items, c_keys, c_days, c_cost)
-                                    as x (item, key_id, day, cost)
-                                where p_accounts[x.item] = k.account_id and x.key_id = k.key_id
-                                  and x.day >= ledger.month_first(c_days[n])
-                                  and x.day < ledger.month_after(c_days[n])) end
-               ))
-        into v_over
-        from ledger.keys k where k.account_id = p_accounts[c_items[n]] and k.key_id = c_keys[n];
-        v_took := 0;
-        for j in c_lo[n] .. c_hi[n] loop
-            select least(v_over - v_took, g.available) into v_part
-            from ledger.grants g
-            where g.account_id = p_accounts[c_items[n]] and g.id = l_grants[j] and g.expires_at_s > v_now.at_s;
-            if v_part > 0 then
-                update ledger.grants g set available = g.available - v_part
-                where g.account_id = p_accounts[c_items[n]] and g.id = l_grants[j];
-                l_amounts[j] := l_amounts[j] + v_part;
-                v_took := v_took + v_part;
-            end if;
-        end loop;
-        c_cost[n] := c_cost[n] + v_took;
-        c_absorbed[n] := c_absorbed[n] - v_took;
-        update ledger.keys k
-        set total_used = k.total_used + v_took,
-            day_used = k.day_used + case when k.day = c_days[n] then v_took else 0 end,
-            month_used = k.month_used
-                + case when c_days[n] >= k.month_first and c_days[n] < k.month_after then v_took else 0 end
-        where k.account_id = p_accounts[c_items[n]] and k.key_id = c_keys[n];
-    end loop;
 
     insert into ledger.charges (account_id, request_id, key_id, model, usage, price_version, held, cost, absorbed,
                                 outcome, estimated, day, at_s, leg_grants, leg_sources, leg_amounts,
