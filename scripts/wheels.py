@@ -59,8 +59,9 @@ def main() -> int:
         for name, platform in PLATFORMS.items():
             for python in PYTHONS:
                 lacking = missing(uv, locked(ROOT / lock), platform, python)
-                shown = ", ".join(pin.split(" ;")[0] for pin in lacking) or "nothing"
-                sys.stdout.write(f"{lock}, {name}, Python {python}: no wheel for {shown}\n")
+                named = ", ".join(pin.split(" ;")[0] for pin in lacking)
+                shown = f"no wheel for {named}" if named else "a wheel for each package"
+                sys.stdout.write(f"{lock}, {name}, Python {python}: {shown}\n")
                 sys.stdout.flush()
     return 0
 

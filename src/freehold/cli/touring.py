@@ -120,7 +120,7 @@ class Tour:
         self._end()
 
         hold = amount_of("200", "HOLD")
-        self._begin("Stake it", f"{OWNER} gets as much sHOLD, which earns and can be locked.")
+        self._begin("Stake it", f"{OWNER} gets as much sHOLD, which can be locked to mint DIEM.")
         self._did(f"freehold stake hold 200 --from {OWNER}", lambda: self.wallets.stake_hold(OWNER, hold))
         self._end()
 
