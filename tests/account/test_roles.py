@@ -34,6 +34,7 @@ TABLE: Mapping[tuple[str, str], tuple[Any, Mapping[str, int]]] = {
     ("DELETE", "/v1/account/keys/{key_id}"): (None, OWNS),
     ("GET", "/v1/account/key"): (None, {**ANY, "viewer": 400, "member": 400, "owner": 400, "operator": 400}),
     ("GET", "/v1/account/usage"): (None, READS),
+    ("GET", "/v1/account/bill"): (None, READS),
     ("GET", "/v1/account/receipts/{receipt_id}"): (None, {**ANY, "inference": 404, "admin": 404, "member-admin": 404}),
     ("POST", "/v1/admin/accounts"): ({"name": "new"}, OPERATES),
     ("GET", "/v1/admin/accounts"): (None, OPERATES),
@@ -50,8 +51,14 @@ TABLE: Mapping[tuple[str, str], tuple[Any, Mapping[str, int]]] = {
     ("GET", "/readyz"): (None, OPEN),
     ("POST", "/v1/auth/nonce"): ({"address": ADDRESS}, OPEN),
 }
-ELSEWHERE = {("POST", "/v1/auth/wallet"), ("POST", "/v1/auth/logout")}
-"""Tested with sign-in: they take what only a wallet or a session has."""
+ELSEWHERE = {
+    ("POST", "/v1/auth/wallet"),
+    ("POST", "/v1/auth/logout"),
+    ("GET", "/metrics"),
+    ("POST", "/v1/admin/reload"),
+}
+"""Tested with sign-in: they take what only a wallet or a session has; with the metrics, whose readers may come without
+a token; and with the supervisor, who does what the operator asks."""
 
 
 def test_every_route_is_in_the_table() -> None:

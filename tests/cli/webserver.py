@@ -19,7 +19,7 @@ def answering(raw: bytes) -> Iterator[str]:
                 except OSError:
                     return
                 with connection:
-                    connection.recv(65_536)
+                    _read_request(connection)
                     connection.sendall(raw)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -30,6 +30,17 @@ def answering(raw: bytes) -> Iterator[str]:
             stop.set()
             server.shutdown(socket.SHUT_RDWR)
             thread.join(5)
+
+
+def _read_request(connection: socket.socket) -> None:
+    """The whole of it: a connection that is closed over unread bytes is reset, and its answer with it."""
+    with connection.makefile("rb") as stream:
+        length = 0
+        while line := stream.readline().strip():
+            name, _, value = line.lower().partition(b":")
+            if name == b"content-length":
+                length = int(value)
+        stream.read(length)
 
 
 def response(

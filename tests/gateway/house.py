@@ -250,20 +250,21 @@ async def worker(
     ledger_type: type[Ledger] = Ledger,
     send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[House]:
-    """One worker, serving on a free port."""
+    """One worker, serving on a free port: what is given, or else the scripted models alone."""
     clock = SystemClock()
     ledger = ledger_type(database, clock=clock)
     await ledger.start()
     identity = Identity(database, clock=clock, settings=IdentitySettings(domain="127.0.0.1", chain_id=402031))
     prices = Prices(database)
     await prices.refresh()
+    served = [*upstreams, *([scripted] if scripted else [])]
     scripted = scripted or Scripted(terms=Terms(failures=1_000_000))
     allowance = OpenDays(ledger, Day.of(clock.now()).number)
     door = Door(
         ledger=ledger,
         identity=identity,
         prices=prices,
-        catalogue=Catalogue([*upstreams, scripted]),
+        catalogue=Catalogue(served or [scripted]),
         allowance=allowance,
         settings=settings,
     )
