@@ -56,6 +56,14 @@ async def test_a_bad_request_is_refused_by_name(house: House, body: Any, status:
     assert (response.status, response.code()) == (status, code)
 
 
+async def test_no_depth_of_nesting_is_a_fault(house: House) -> None:
+    customer = await house.customer(prepaid="1")
+    for depth in range(880, 1_010, 2):  # around the interpreter's own limit, wherever in the call it is met
+        body = json.dumps(chat()).encode()[:-1] + b', "user": ' + b"[" * depth + b"]" * depth + b"}"
+        assert (await ask(house.port, CHAT, body, customer.token)).status in (200, 400)
+    assert await house.held_nano(customer) == 0
+
+
 async def test_an_unknown_model_is_answered_with_near_names(house: House) -> None:
     customer = await house.customer(prepaid="1")
     response = await refused(house, {"model": "scripted-ecco", "messages": HELLO}, customer)

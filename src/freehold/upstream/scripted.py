@@ -223,6 +223,8 @@ class Scripted:
             return await self._follow(path, request, script, seen)
         except (ScriptError, ValueError) as reason:
             return _plain(400, asgi.error_value(str(reason), "invalid_request"), Script(), seen)
+        except RecursionError:
+            return _plain(400, asgi.error_value("The body is nested too deeply.", "invalid_request"), Script(), seen)
 
     async def _follow(self, path: str, request: dict[str, Any], script: Script, seen: Seen) -> _Reply:
         if script.unreachable:
