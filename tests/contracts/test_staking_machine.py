@@ -1,6 +1,10 @@
-"""Staking under random histories: the books close, locks back the supply, and each cost is the exact integral's."""
+"""Staking under random histories: the books close, locks back the supply, and each cost is the exact integral's.
 
-from collections import Counter
+Rewards are reckoned in exact fractions, second by second, beside the contract.
+"""
+
+from collections import Counter, defaultdict
+from fractions import Fraction
 from functools import cache
 
 import pytest
@@ -15,8 +19,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.contracts.curve_oracle import CurveOracle
-from tests.contracts.evm import DAY_S, Refused, Signer
-from tests.contracts.freehold_chain import COMMITTED, ONE, OPERATOR, Freehold, deploy
+from tests.contracts.evm import DAY_S, Refused, Signer, refused
+from tests.contracts.freehold_chain import (
+    CEILING,
+    COMMITTED,
+    GENESIS,
+    ONE,
+    OPERATOR,
+    STAKING_TREASURY,
+    Freehold,
+    deploy,
+)
 
 from freehold.chain import curve
 
@@ -60,6 +73,12 @@ class StakingMachine(RuleBasedStateMachine):
         """Mints and burns of each owner: each may leave some wei locked."""
         self.requests: dict[int, tuple[str, int, int]] = {}
         self.committed = COMMITTED
+        self.emission = 0
+        self.earned: dict[str, Fraction] = defaultdict(Fraction)
+        """What each has earned and not claimed, exactly."""
+        self.settlements = 0
+        """Each may round a wei of an owner's down, and one of the treasury's."""
+        self.claimed = 0
 
     def teardown(self) -> None:
         self.undone.__exit__(None, None, None)
@@ -71,6 +90,15 @@ class StakingMachine(RuleBasedStateMachine):
     def unlocked(self, owner: str) -> int:
         return self.shares[owner] - self.locked[owner]
 
+    def pass_time(self, to_s: int) -> None:
+        """What is staked earns until then: five fifths, or four if it is locked, and the treasury the fifth."""
+        emitted = self.emission * (to_s - self.chain.evm.now_s)
+        if shares := self.shares.total():
+            for owner in OWNERS:
+                self.earned[owner] += Fraction(emitted * (5 * self.shares[owner] - self.locked[owner]), 5 * shares)
+            self.earned[STAKING_TREASURY] += Fraction(emitted * self.locked.total(), 5 * shares)
+        self.chain.evm.warp_to(to_s)
+
     def does(self, verb: str, *args: object, sender: str, refusal: str | None) -> int:
         """Calls Staking. It must refuse with `refusal`, or succeed when that is None. 0 without a result."""
         try:
@@ -79,6 +107,7 @@ class StakingMachine(RuleBasedStateMachine):
             assert refused.name == refusal
             return 0
         assert refusal is None, f"{verb} was expected to be refused: {refusal}"
+        self.settlements += 1
         return returned or 0
 
     @initialize(amounts=st.lists(st.integers(ONE, EACH), min_size=3, max_size=3), minted=diems)
@@ -123,7 +152,7 @@ class StakingMachine(RuleBasedStateMachine):
         """After waiting until the request is ready, or nearly."""
         id = data.draw(st.sampled_from(sorted(self.requests)))
         owner, amount, ready_s = self.requests[id]
-        self.chain.evm.warp_to(max(self.chain.evm.now_s, ready_s - early_s))
+        self.pass_time(max(self.chain.evm.now_s, ready_s - early_s))
         refusal = "StillCooling" if self.chain.evm.now_s < ready_s else None
         if (caller or owner) != owner:
             refusal = "NotOwnRequest"
@@ -131,6 +160,33 @@ class StakingMachine(RuleBasedStateMachine):
         if refusal is None:
             del self.requests[id]
             self.wallet[owner] += amount
+
+    @rule(seconds=st.one_of(st.just(1), st.integers(1, 400 * DAY_S)))
+    def wait(self, seconds: int) -> None:
+        self.pass_time(self.chain.evm.now_s + seconds)
+
+    @rule(per_second=st.one_of(st.integers(0, CEILING), st.sampled_from([1, CEILING, CEILING + 1])))
+    def emit(self, per_second: int) -> None:
+        if per_second > CEILING:
+            with refused("AboveCeiling", per_second, CEILING):
+                self.chain.govern(self.staking, "setEmission", per_second)
+            return
+        self.chain.govern(self.staking, "setEmission", per_second)
+        self.settlements += 1
+        self.emission = per_second
+
+    @rule(owner=st.sampled_from([*OWNERS, STAKING_TREASURY]), verb=st.sampled_from(["claim", "claimAndStake"]))
+    def claim(self, owner: str, verb: str) -> None:
+        claimable = self.staking.claimable(owner)
+        if owner == STAKING_TREASURY:
+            verb = "claim"
+        assert self.does(verb, sender=owner, refusal=None if claimable else "NothingToClaim") == claimable
+        self.earned[owner] -= claimable
+        self.claimed += claimable
+        if verb == "claim":
+            self.wallet[owner] += claimable
+        else:
+            self.shares[owner] += claimable
 
     def refused_mint(self, owner: str, diem: int, cost: int) -> str | None:
         if self.supply + diem > self.committed:
@@ -209,6 +265,12 @@ class StakingMachine(RuleBasedStateMachine):
         """Σ locked ≥ C(supply), to the wei, while the curve is unchanged."""
         assert self.staking.totalLocked() == self.locked.total()
         assert self.staking.costOf(self.supply) == ORACLE.cost(self.supply) <= self.locked.total()
+
+    @invariant()
+    def rewards_are_what_was_earned_to_the_second(self) -> None:
+        for owner in (*OWNERS, STAKING_TREASURY):
+            assert self.earned[owner] - self.settlements - 2 < self.staking.claimable(owner) <= self.earned[owner]
+        assert self.chain.hold.totalSupply() == GENESIS + self.claimed <= GENESIS + self.staking.totalEmitted()
 
     @invariant()
     def the_books_close(self) -> None:

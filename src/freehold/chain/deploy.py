@@ -27,6 +27,10 @@ GENESIS_HOLD = 100_000_000 * 10**18
 """HOLD that the deployer begins with, base units."""
 COMMITTED_USD_PER_DAY = 40_000 * 10**18
 """What the dev operator has promised to serve, 18 decimals."""
+EMISSION_CEILING = 10**18
+"""The most HOLD that can ever be emitted in a second, base units: 31.5 million HOLD a year."""
+EMISSION = 4 * 10**17
+"""What the dev chain's stakes earn in a second: 12.6 million HOLD a year."""
 DEV_URL = "http://127.0.0.1:8402"
 
 _FIAT = "artifacts/hardhat/contracts"
@@ -85,7 +89,7 @@ async def deploy_dev(
     plan = _Plan(deployer, nonce)
     where = {"timelock": _plan_own(plan, "FreeholdTimelock", 0, [deployer], [deployer])}
     where["usdc"] = _plan_usdc(plan, usdc_package, deployer, admin=where["timelock"])
-    where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD)
+    where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING)
     where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
     where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
     _plan_settings(plan, where, operator, url)
@@ -147,12 +151,13 @@ def _plan_usdc(plan: _Plan, package: Path, deployer: str, *, admin: str) -> str:
 
 
 def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: str) -> None:
-    """Curve, promise and registration, through the timelock, all or nothing."""
+    """Curve, promise, emission and registration, through the timelock, all or nothing."""
     staking = template("Staking").at(where["staking"])
     vault = template("CapacityVault").at(where["vault"])
     calls = [
         (staking, staking.call("setCurve", points())),
         (staking, staking.call("setCommitted", operator, COMMITTED_USD_PER_DAY)),
+        (staking, staking.call("setEmission", EMISSION)),
         (vault, vault.call("registerOperator", operator, url, operator)),
     ]
     batch = (
