@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from freehold.gateway import chat
+from freehold.gateway.shapes import chat
 from freehold.problems import InvalidRequest, Problem, UnsupportedParameter
 from freehold.upstream.model import Kind, Model
 

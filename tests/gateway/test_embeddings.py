@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from freehold.gateway import embeddings
 from freehold.gateway.admission import bound
 from freehold.gateway.problems import RequestTooLarge
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.shapes import embeddings
 from freehold.problems import InvalidRequest, UnsupportedParameter
 from freehold.upstream.model import Kind, Model
 

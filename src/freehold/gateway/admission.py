@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from freehold.gateway import embeddings, headers
+from freehold.gateway import headers
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.asking import Ask
 from freehold.gateway.authority import TRIES, fresh_key, permitted
 from freehold.gateway.problems import RequestTooLarge
 from freehold.gateway.replay import Repeatable
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.shapes import embeddings
 from freehold.identity.model import ApiKey
 from freehold.ledger.model import Hold, HoldRequest
 from freehold.ledger.problems import DayUnopened, RateLimited, StaleKey, StalePrice

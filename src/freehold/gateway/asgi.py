@@ -50,6 +50,12 @@ class Exchange:
         """The key's limits per minute, once they are known: they go with every answer."""
         self.left: Callable[[], None] | None = None
         """Called once when the client leaves while it is watched."""
+        self.own: Headers = []
+        """What goes with every answer of this route."""
+        self.refusal: Callable[[Problem, str], dict[str, Any]] = _refusal
+        """The body of a refusal, in the words of this route's API."""
+        self.failed: Callable[[Problem], bytes] = _failed
+        """What tells of a failure in a stream that has begun."""
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -132,7 +138,7 @@ class Exchange:
 
     def start(self, status: int, headers: Headers) -> None:
         """Begin the response; its head, with `x-request-id`, leaves with the first part of the body."""
-        head = [(b"x-request-id", self.request_id.encode()), *self.limits, *headers]
+        head = [(b"x-request-id", self.request_id.encode()), *self.own, *self.limits, *headers]
         if self._unread:
             head.append((b"connection", b"close"))
         self.started = True
@@ -198,9 +204,9 @@ class Exchange:
         await self.end(body, patience_s=patience_s)
 
     async def refuse(self, problem: Problem, headers: Headers = FREE, *, patience_s: float = 30.0) -> None:
-        """The response of a refusal, in OpenAI's shape."""
+        """The response of a refusal."""
         own = [(name.encode(), value.encode("latin-1", "replace")) for name, value in problem.headers().items()]
-        body = msgspec.json.encode(error_body(problem))
+        body = msgspec.json.encode(self.refusal(problem, self.request_id))
         await self.respond(problem.status, body, [*headers, *own], patience_s=patience_s)
 
     async def _linger(self) -> None:
@@ -238,6 +244,16 @@ class Exchange:
             self._transport.abort()
 
 
+def _refusal(problem: Problem, request_id: str) -> dict[str, Any]:
+    """In OpenAI's words."""
+    return error_body(problem)
+
+
+def _failed(problem: Problem) -> bytes:
+    """In OpenAI's words."""
+    return b"data: " + msgspec.json.encode(error_body(problem)) + b"\n\n"
+
+
 class _Bell(asyncio.Event):
     """An event that says so when it is set."""
 
@@ -272,7 +288,7 @@ def build(door: Inference, rest: App) -> App:
 
 
 async def answer(handler: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
-    """Run one handler; whatever it raises becomes an answer in OpenAI's shape, without details of a fault."""
+    """Run one handler; whatever it raises becomes an answer in its API's words, without details of a fault."""
     try:
         await handler(exchange)
     except ClientLeft:
@@ -297,7 +313,7 @@ async def _last_word(exchange: Exchange, problem: Problem) -> None:
         if not exchange.started:
             await exchange.refuse(problem, [] if isinstance(problem, NotSettled) else FREE)
         else:
-            await exchange.end(b"data: " + msgspec.json.encode(error_body(problem)) + b"\n\n", patience_s=30.0)
+            await exchange.end(exchange.failed(problem), patience_s=30.0)
     except ClientLeft:
         return
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.problems import InvalidRequest, UnsupportedParameter
+from freehold.problems import InvalidRequest, Problem, UnsupportedParameter
 from freehold.upstream.model import Kind
 
 MOST_TOKENS = 1_000_000_000
@@ -21,8 +21,6 @@ class Ask:
     """What a call asks for. `body` is the client's, checked; what goes upstream is made from it."""
 
     kind: Kind
-    path: str
-    """Below an upstream's base URL."""
     body: dict[str, Any]
     model: str
     stream: bool = False
@@ -33,6 +31,12 @@ class Ask:
     choices: int = 1
     store: bool = True
     """Whether the answer may be kept for a repeat of the call's idempotency key."""
+    items: int = 1
+    """Prompts that are answered one by one; each has its choices, and fits the context by itself."""
+    native: dict[str, Any] | None = None
+    """The client's request in a shape that isn't chat, when `body` is the same as a chat."""
+    alone: Problem | None = None
+    """Why an upstream that doesn't speak the request's shape can't take it; None when it can."""
 
 
 STATE = "it refers to what an upstream keeps, which this gateway's accounts would share; send the content itself"

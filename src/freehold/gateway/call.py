@@ -6,30 +6,31 @@ a whole plain answer) leaves when the settlement is durable. However a call ends
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from freehold.gateway import chat, embeddings, headers, refused
+from freehold.gateway import headers, refused
 from freehold.gateway.admission import Admitted, admit
 from freehold.gateway.asgi import ClientLeft, Exchange
 from freehold.gateway.asking import Ask, too_deep
 from freehold.gateway.authority import bearer, known_key
 from freehold.gateway.forward import Forward
-from freehold.gateway.meter import BadFrame, Meter, Pass, StreamReader, shown_usage
+from freehold.gateway.meter import BadFrame, Meter, Pass
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
 from freehold.gateway.replay import INLINE_BYTES, Kept, Repeatable, again
-from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment, frame
+from freehold.gateway.shapes.model import Reader, Shape
+from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment
 from freehold.gateway.stepping import Steps
 from freehold.ledger.model import Charge, Settlement
 from freehold.ledger.problems import AnswerStored
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input
-from freehold.pricing.model import OUTPUT, cost_of_nano_up
-from freehold.problems import Problem, error_body
+from freehold.pricing.model import cost_of_nano_up, input_tokens, output_tokens
+from freehold.problems import Problem
 from freehold.upstream.model import Answer, Kind, Model, UpstreamCall, UpstreamError
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ AFTER_DONE_S = 0.1
 WAITING = comment("waiting")
 
 
-async def serve(door: "Door", exchange: Exchange, read: Callable[[bytes], Ask]) -> None:
+async def serve(door: "Door", exchange: Exchange, shape: Shape) -> None:
     """Answer one inference request. Raises Problem for a refusal, when nothing was sent yet."""
     settings = door.settings
     token = bearer(exchange)
     key = await known_key(door.identity, token)
     body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
-    ask = read(body)
+    ask = shape.read(body)
     exchange.watch()
     repeatable = Repeatable.of(exchange, body)
     try:
@@ -58,17 +59,18 @@ async def serve(door: "Door", exchange: Exchange, read: Callable[[bytes], Ask]) 
         assert repeatable is not None  # noqa: S101 - only a key leads to an answer
         await again(door, exchange, key.account_id, repeatable, stored)
         return
-    call = Call(door, exchange, ask, admitted)
+    call = Call(door, exchange, shape, ask, admitted)
     await (call.stream() if ask.stream else call.plain())
 
 
 class Call:
     """One admitted call."""
 
-    def __init__(self, door: "Door", exchange: Exchange, ask: Ask, admitted: Admitted) -> None:
+    def __init__(self, door: "Door", exchange: Exchange, shape: Shape, ask: Ask, admitted: Admitted) -> None:
         self._door = door
         self._settings = door.settings
         self._exchange = exchange
+        self._shape = shape
         self._ask = ask
         self._admitted = admitted
         self._hold = admitted.hold
@@ -116,17 +118,22 @@ class Call:
 
     async def stream(self) -> None:
         """Forward, pass content on as it comes, settle, end the stream."""
-        reader = StreamReader(self._meter, self._admitted.model.id)
+        reader: Reader | None = None
         last: list[bytes] = []
+        marker = b""
         charge: Charge | None = None
         try:
             try:
                 async with self._patience:
-                    await self._pass_on(reader, last)
-                    if self._ask.wants_usage:
-                        last.append(frame(reader.usage_frame()))
+                    answer = await self._send()
+                    reader = self._reader()
+                    self._exchange.failed = reader.failed
+                    await self._pass_on(answer, reader, last)
+                    last.append(reader.ending())
+                    marker = reader.marker()
                     if self._kept is not None:
                         self._kept.add(b"".join(last))
+                        self._kept.marker = marker
             except (TimeoutError, UpstreamError, BadFrame, FrameTooLong) as error:
                 self._problem = self._ended(error)
         finally:
@@ -136,10 +143,10 @@ class Call:
         if self._problem is not None and not self._exchange.started:
             raise self._problem
         if self._problem is not None:
-            last = [frame(msgspec.json.encode(error_body(self._problem)))]
+            last = [self._exchange.failed(self._problem)]
         last.append(comment(headers.note(charge)))
         if self._problem is None:
-            last.append(frame(DONE))
+            last.append(marker)
         self._begin()
         await self._exchange.end(b"".join(last), patience_s=self._settings.send_patience_s)
 
@@ -155,18 +162,14 @@ class Call:
             raise BadFrame("its answer is not JSON") from None
         if not isinstance(value, dict) or value.get("error") is not None:
             raise BadFrame("its answer is not what was asked for")
-        self._meter.see_answer(value.get("usage"), chat.shown_bytes(value))
+        body = msgspec.json.encode(self._reader().whole(value))
         self._whole = True
-        value["model"] = self._admitted.model.id
-        value["usage"] = shown_usage(self._meter)
-        body = msgspec.json.encode(value)
         if self._kept is not None:
             self._kept.add(body)
         return body
 
-    async def _pass_on(self, reader: StreamReader, last: list[bytes]) -> None:
+    async def _pass_on(self, answer: Answer, reader: Reader, last: list[bytes]) -> None:
         """Read the upstream's stream to its end; what must wait for the settlement is put in `last`."""
-        answer = await self._send()
         try:
             if answer.content_type.startswith("application/json"):
                 raise BadFrame("it answered a stream with JSON")
@@ -187,7 +190,7 @@ class Call:
             raise BadFrame("its stream broke off")
         self._whole = True
 
-    async def _take(self, found: list[bytes], reader: StreamReader, last: list[bytes]) -> bool:
+    async def _take(self, found: list[bytes], reader: Reader, last: list[bytes]) -> bool:
         """Meter some frames and send what may leave; True at the end marker."""
         now: list[bytes] = []
         ended = False
@@ -204,12 +207,15 @@ class Call:
                 if self._steps is not None and await self._beyond(self._steps):
                     self._meter.deltas, self._meter.characters = before
                     self._cut = ended = True
-                    last += map(frame, reader.cut_frames(self._admitted.choices))
+                    last.append(reader.cut(self._admitted.choices))
                     break
                 if leave is Pass.NOW:
-                    now.append(frame(shown))
+                    now.append(reader.frame(shown))
                 elif leave is Pass.SETTLED:
-                    last.append(frame(shown))
+                    last.append(reader.frame(shown))
+                elif leave is Pass.END:
+                    ended = True
+                    break
         finally:
             if now and self._kept is not None:
                 self._kept.add(b"".join(now))
@@ -244,21 +250,25 @@ class Call:
 
     def _upstream_call(self, model: Model) -> UpstreamCall:
         ask = self._ask
+        try:
+            path, body = self._shape.upstream(ask, model, self._admitted.max_output)
+        except RecursionError:  # what could just be read can be too deep to be written
+            raise refused.Refused(too_deep()) from None
         return UpstreamCall(
-            path=ask.path,
+            path=path,
             model=model,
-            body=self._upstream_body(model),
+            body=body,
             stream=ask.stream,
             request_id=self._exchange.request_id,
         )
 
-    def _upstream_body(self, model: Model) -> bytes:
-        try:
-            if self._ask.kind is Kind.EMBEDDING:
-                return embeddings.upstream_body(self._ask, model)
-            return chat.upstream_body(self._ask, model, self._admitted.max_output)
-        except RecursionError:  # what could just be read can be too deep to be written
-            raise refused.Refused(too_deep()) from None
+    def _reader(self) -> Reader:
+        """For the answer of the upstream that took the call."""
+        route = self._forward.route
+        assert route is not None  # noqa: S101 - it has just answered
+        return self._shape.reader(
+            self._ask, self._meter, self._admitted.model.id, route.model, self._exchange.request_id
+        )
 
     def _ended(self, error: Exception) -> Problem:
         """What to tell the client of an answer that didn't come whole."""
@@ -310,15 +320,15 @@ class Call:
         if self._refused or (outcome in ("upstream_died", "deadline") and not self._meter.delivered()):
             return None
         usage, estimated = self._meter.reading()
-        taken = sum(usage.values())
+        read, made = input_tokens(usage), output_tokens(usage)
         return Settlement(
             cost_nano=min(cost_of_nano_up(self._admitted.price, usage), MAX_NANO),
             model=self._admitted.model.id,
             usage=usage,
             outcome=outcome,
             estimated=estimated,
-            attempts=tuple(self._forward.attempts(outcome, taken - usage.get(OUTPUT, 0), usage.get(OUTPUT, 0))),
-            tokens=taken,
+            attempts=tuple(self._forward.attempts(outcome, read, made)),
+            tokens=read + made,
         )
 
     def _outcome(self) -> str:

@@ -10,12 +10,15 @@ from uuid import UUID
 import msgspec
 
 from freehold.clock import Clock
-from freehold.gateway import call, chat, embeddings
+from freehold.gateway import call
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.shapes.chat import Chat
+from freehold.gateway.shapes.embeddings import Embeddings
+from freehold.gateway.shapes.model import Shape
 from freehold.gateway.stepping import Steps
 from freehold.identity.model import ApiKey, Caller
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
@@ -102,8 +105,8 @@ class Door:
         self.answers = answers or Answers()
         self._settling: set[asyncio.Task[Charge | None]] = set()
         self._routes: Mapping[str, Handler] = {
-            "/v1/chat/completions": self._chat,
-            "/v1/embeddings": self._embeddings,
+            "/v1/chat/completions": self._asked(Chat()),
+            "/v1/embeddings": self._asked(Embeddings()),
             "/v1/models": self._models,
             **dict.fromkeys(LATER, _later),
         }
@@ -166,13 +169,14 @@ class Door:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_LAST_S)
 
-    async def _chat(self, exchange: Exchange) -> None:
-        _only(exchange, "POST")
-        await call.serve(self, exchange, chat.read)
+    def _asked(self, shape: Shape) -> Handler:
+        """Who answers requests in this shape."""
 
-    async def _embeddings(self, exchange: Exchange) -> None:
-        _only(exchange, "POST")
-        await call.serve(self, exchange, embeddings.read)
+        async def handle(exchange: Exchange) -> None:
+            _only(exchange, "POST")
+            await call.serve(self, exchange, shape)
+
+        return handle
 
     async def _models(self, exchange: Exchange) -> None:
         _only(exchange, "GET")

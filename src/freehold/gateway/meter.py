@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.chat import SHOWN
 from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Usage
 from freehold.pricing.usage import usage_of
 
 _decode = msgspec.json.Decoder().decode
+
+SHOWN = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio")
+"""The fields of a message or a delta that carry output."""
 
 
 class BadFrame(Exception):
@@ -29,6 +31,8 @@ class Pass(Enum):
     NOW = "now"
     SETTLED = "settled"
     """Once the settlement is durable: it tells the client that the answer is whole."""
+    END = "end"
+    """It was the last: the reader's marker says so after the settlement."""
     NEVER = "never"
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 1024 * 1024
 """A longer answer is not kept."""
 
+END = frame(DONE)
+
 INLINE_BYTES = 64 * 1024
 """A longer answer doesn't travel with its settlement, which would hold up those of others, but after it."""
 
@@ -30,6 +32,9 @@ KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _STREAM = b"s"
+"""A stream that ends as chats do."""
+_MARKED = b"m"
+"""A stream with an end of its own: four bytes say how long that is."""
 _WHOLE = b"w"
 
 REPLAYED: headers.Headers = [(b"idempotent-replayed", b"true")]
@@ -83,7 +88,10 @@ class Kept:
     """Collects what a call answers, up to LARGEST_BYTES."""
 
     def __init__(self, *, stream: bool) -> None:
-        self._parts = [_STREAM if stream else _WHOLE]
+        self.marker = b""
+        """What says that a stream is whole."""
+        self._stream = stream
+        self._parts: list[bytes] = []
         self._size = 0
 
     def add(self, part: bytes) -> None:
@@ -95,7 +103,13 @@ class Kept:
 
     def answer(self) -> bytes | None:
         """None when it is too long."""
-        return b"".join(self._parts) if self._size <= LARGEST_BYTES else None
+        if self._size > LARGEST_BYTES:
+            return None
+        if not self._stream:
+            return b"".join([_WHOLE, *self._parts])
+        if self.marker == END:
+            return b"".join([_STREAM, *self._parts])
+        return b"".join([_MARKED, len(self.marker).to_bytes(4, "big"), self.marker, *self._parts])
 
 
 async def again(
@@ -112,10 +126,14 @@ async def again(
     if answer[:1] == _WHOLE:
         await exchange.respond(200, body, [*REPLAYED, *headers.of_charge(charge)], patience_s=patience_s)
         return
+    marker = END
+    if answer[:1] == _MARKED:
+        size = int.from_bytes(body[:4], "big")
+        marker, body = body[4 : 4 + size], body[4 + size :]
     exchange.start(200, [*headers.STREAM, *REPLAYED, *headers.of_day(charge.day)])
     for part in body.split(b"\n\n")[:-1]:
         await exchange.write(part + b"\n\n", patience_s=patience_s)
-    await exchange.end(comment(headers.note(charge)) + frame(DONE), patience_s=patience_s)
+    await exchange.end(comment(headers.note(charge)) + marker, patience_s=patience_s)
 
 
 def _bound_to(account_id: int, idempotency_key: str) -> bytes:

@@ -1,5 +1,6 @@
 """Chat completions: reading a request, what goes upstream, and what comes back."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from freehold.gateway.asking import (
     model_of,
     read_object,
 )
-from freehold.problems import InvalidRequest, UnsupportedParameter
+from freehold.gateway.meter import SHOWN, Meter, StreamReader, shown_usage
+from freehold.gateway.sse import DONE, frame
+from freehold.problems import InvalidRequest, Problem, UnsupportedParameter, error_body
 from freehold.upstream.model import Kind, Model
 
 OWN_TOOLS = frozenset({"function", "custom"})
@@ -38,7 +41,6 @@ def read(raw: bytes) -> Ask:
     stream = flag(body, "stream")
     return Ask(
         kind=Kind.CHAT,
-        path="chat/completions",
         body=body,
         model=model,
         stream=stream,
@@ -62,6 +64,59 @@ def upstream_body(ask: Ask, model: Model, max_output: int) -> bytes:
     return msgspec.json.encode(sent)
 
 
+class Chat:
+    """The shape that every upstream of chats speaks."""
+
+    name = "chat"
+
+    def read(self, raw: bytes) -> Ask:
+        return read(raw)
+
+    def upstream(self, ask: Ask, model: Model, max_output: int) -> tuple[str, bytes]:
+        return PATH, upstream_body(ask, model, max_output)
+
+    def reader(self, ask: Ask, meter: Meter, model_id: str, served: Model, request_id: str) -> "ChatReader":
+        return ChatReader(meter, model_id, wants_usage=ask.wants_usage)
+
+    def refusal(self, problem: Problem, request_id: str) -> dict[str, Any]:
+        return error_body(problem)
+
+
+PATH = "chat/completions"
+
+END = frame(DONE)
+
+
+@dataclass(slots=True)
+class ChatReader(StreamReader):
+    """What an upstream answers to a chat: passed on as it is, but for its name of the model and its usage."""
+
+    wants_usage: bool = False
+    """The client itself asked for the usage frame of a stream."""
+
+    def whole(self, value: dict[str, Any]) -> dict[str, Any]:
+        self.meter.see_answer(value.get("usage"), shown_bytes(value))
+        value["model"] = self.model
+        value["usage"] = shown_usage(self.meter)
+        return value
+
+    @staticmethod
+    def frame(seen: bytes, /) -> bytes:
+        return frame(seen)
+
+    def cut(self, choices: int) -> bytes:
+        return b"".join(map(frame, self.cut_frames(choices)))
+
+    def ending(self) -> bytes:
+        return frame(self.usage_frame()) if self.wants_usage else b""
+
+    def marker(self) -> bytes:
+        return END
+
+    def failed(self, problem: Problem) -> bytes:
+        return frame(msgspec.json.encode(error_body(problem)))
+
+
 def shown_bytes(answer: dict[str, Any]) -> int:
     """UTF-8 bytes of what a plain answer says, over all choices."""
     choices = answer.get("choices")
@@ -77,10 +132,6 @@ def shown_bytes(answer: dict[str, Any]) -> int:
             elif value:
                 total += len(msgspec.json.encode(value))
     return total
-
-
-SHOWN = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio")
-"""The fields of a message or a delta that carry output."""
 
 
 def _maximum(body: dict[str, Any]) -> int | None:
