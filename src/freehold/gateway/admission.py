@@ -16,7 +16,7 @@ from freehold.ledger.model import Hold, HoldRequest
 from freehold.ledger.problems import DayUnopened, RateLimited, StaleKey, StalePrice
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input, input_bound
-from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Price, worst_case_nano_up
+from freehold.pricing.model import Price, worst_case_nano_up
 from freehold.pricing.problems import PriceNotSet
 from freehold.problems import InvalidRequest, LedgerUnavailable
 from freehold.upstream.catalogue import Serving
@@ -141,11 +141,11 @@ def bound(ask: Ask, model: Model, settings: DoorSettings) -> Bounds:
 
 def affordable_output(held_nano: int, price: Price, bounds: Bounds) -> int:
     """The most output tokens per choice that what was held pays for, beside the whole input bound."""
-    per_million = price.of(OUTPUT) * bounds.choices
+    input_rate, output_rate = price.dearest(bounds.input)
+    per_million = output_rate * bounds.choices
     if bounds.output == bounds.least_output or per_million == 0:
         return bounds.output
-    dearest = max(price.of(INPUT), price.of(CACHED), price.of(CACHE_WRITE))
-    tokens = (held_nano * 1_000_000 - bounds.input * dearest) // per_million
+    tokens = (held_nano * 1_000_000 - bounds.input * input_rate) // per_million
     return max(bounds.least_output, min(bounds.output, tokens))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT, Usage
+from freehold.pricing.model import INPUT, OUTPUT, Usage, input_tokens, output_tokens
 from freehold.pricing.usage import usage_of
 
 _decode = msgspec.json.Decoder().decode
@@ -171,6 +171,5 @@ def shown_usage(meter: Meter) -> Any:
     usage, estimated = meter.reading()
     if not estimated:
         return meter.reported
-    prompt = sum(usage.get(unit, 0) for unit in (INPUT, CACHED, CACHE_WRITE))
-    output = usage.get(OUTPUT, 0)
+    prompt, output = input_tokens(usage), output_tokens(usage)
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
