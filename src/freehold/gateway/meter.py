@@ -8,6 +8,7 @@ bytes; never above the maximum that was held.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -55,7 +56,8 @@ class Meter:
         self._estimated_input = estimated_input
         self._bound = bound
         self._most_output = most_output
-        self._embedding = embedding
+        self.read_as: Callable[[object], Usage | None] = partial(usage_of, embedding=True) if embedding else usage_of
+        """How `reported` is read: by the shape that the upstream speaks."""
 
     def delivered(self) -> bool:
         """Whether anything that costs came back."""
@@ -64,7 +66,7 @@ class Meter:
     def usage(self) -> Usage | None:
         """What the upstream reported; None when it reported nothing that can be believed."""
         if self._read is None or self._read[0] is not self.reported:
-            self._read = (self.reported, usage_of(self.reported, embedding=self._embedding))
+            self._read = (self.reported, self.read_as(self.reported))
         return self._read[1]
 
     def seen_output(self) -> int:
@@ -100,6 +102,8 @@ class StreamReader:
     """id, object, created and model of this stream's frames."""
     complete: set[int] = field(default_factory=set)
     """The choices that the upstream has finished."""
+    chunk: dict[str, Any] = field(default_factory=dict)
+    """The last frame, read."""
 
     def see(self, data: bytes, *, counted: bool) -> tuple[bytes, Pass]:
         """One frame; `counted` says that the client is still there. Raises BadFrame."""
@@ -111,6 +115,7 @@ class StreamReader:
             raise BadFrame("it sent a frame that is not an object")
         if chunk.get("error") is not None:
             raise BadFrame("it reported an error in its stream")
+        self.chunk = chunk
         changed = b"\n" in data
         if "usage" in chunk:
             reported = chunk.pop("usage")

@@ -212,4 +212,5 @@ def _common(routes: Sequence[Route]) -> Model:
         max_output_tokens=min(model.max_output_tokens for model in models),
         hidden_output=any(model.hidden_output for model in models),
         image_tokens=max(images) if all(images) else 0,
+        shapes=frozenset.intersection(*(model.shapes for model in models)),
     )

@@ -8,6 +8,9 @@
     models = [{ id = "llama-70b", upstream_id = "meta-llama/Llama-3.3-70B-Instruct", context_tokens = 131072,
                 max_output_tokens = 8192 }]
 
+`shapes` lists the APIs that an upstream, or by its own table a model, speaks natively: ["chat"] unless given, with
+"completions", "responses" or "messages" beside "chat". Every other API is translated to and from chat.
+
 A model's `kind` is "chat" unless it says "embedding"; `upstream_id` is `id` unless given; `hidden_output = true` for
 models that bill reasoning; `image_tokens` is the most that one image costs. `connect_timeout_s` and `read_timeout_s`
 may be given per upstream.
@@ -35,7 +38,7 @@ from urllib.parse import urlsplit
 
 from freehold.money import parse_usd
 from freehold.upstream.embedded import EMBEDDED_MODELS
-from freehold.upstream.model import Kind, Model, Terms, Upstream
+from freehold.upstream.model import CHAT, SHAPES, Kind, Model, Terms, Upstream
 from freehold.upstream.openai_compatible import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, OpenAICompatible
 from freehold.upstream.scripted import MODELS as SCRIPTED_MODELS
 from freehold.upstream.scripted import Script, Scripted, ScriptError
@@ -43,12 +46,12 @@ from freehold.upstream.scripted import Script, Scripted, ScriptError
 _COSTS = ("input_cost_usd_per_million", "output_cost_usd_per_million")
 _FIELDS = (
     "name", "kind", "url", "api_key", "api_key_file", "models", "connect_timeout_s", "read_timeout_s", "script",
-    "priority", "weight", "max_concurrency", "circuit_failures", "circuit_open_s", *_COSTS,
+    "priority", "weight", "max_concurrency", "circuit_failures", "circuit_open_s", "shapes", *_COSTS,
 )  # fmt: skip
 _KINDS = ("openai", "scripted", "embedded")
 _MODEL_FIELDS = (
     "id", "upstream_id", "kind", "context_tokens", "max_output_tokens", "hidden_output", "image_tokens", "owned_by",
-    *_COSTS,
+    "shapes", *_COSTS,
 )  # fmt: skip
 _MAX_TOKENS = 100_000_000
 
@@ -92,7 +95,7 @@ def _upstream(table: object, number: int) -> Upstream:
         _without(table, ("url", "api_key", "api_key_file", "connect_timeout_s", "read_timeout_s"), where, kind)
         script = _script(table.get("script", {}), where)
         return Scripted(name, _models(table, where, SCRIPTED_MODELS), script=script, terms=_terms(table, where))
-    _without(table, ("script",), where, kind)
+    _without(table, ("script", "shapes") if kind == "embedded" else ("script",), where, kind)
     key = _api_key(table, where)
     try:
         return OpenAICompatible(
@@ -110,13 +113,21 @@ def _upstream(table: object, number: int) -> Upstream:
 
 def _models(table: Mapping[str, Any], where: str, default: Sequence[Model]) -> Sequence[Model]:
     given = table.get("models")
-    costs = {name: table[name] for name in _COSTS if name in table}
+    usual = {name: table[name] for name in (*_COSTS, "shapes") if name in table}
     if given is None and default:
-        of_input, of_output = _costs(costs, where)
-        return [replace(model, input_cost_nano=of_input, output_cost_nano=of_output) for model in default]
+        of_input, of_output = _costs(usual, where)
+        return [
+            replace(
+                model,
+                input_cost_nano=of_input,
+                output_cost_nano=of_output,
+                shapes=_shapes(usual, model.kind, where, default=model.shapes),
+            )
+            for model in default
+        ]
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise ConfigError(f"models of {where} is not a list with at least one model.")
-    models = [_model({**costs, **entry} if isinstance(entry, Mapping) else entry, where) for entry in given]
+    models = [_model({**usual, **entry} if isinstance(entry, Mapping) else entry, where) for entry in given]
     ids = [model.id for model in models]
     for model_id in ids:
         if ids.count(model_id) > 1:
@@ -154,7 +165,22 @@ def _model(entry: object, where: str) -> Model:
         image_tokens=_tokens(entry, "image_tokens", 0, inside),
         input_cost_nano=of_input,
         output_cost_nano=of_output,
+        shapes=_shapes(entry, Kind(kind), inside),
     )
+
+
+def _shapes(
+    table: Mapping[str, Any], kind: Kind, where: str, *, default: frozenset[str] = frozenset({CHAT})
+) -> frozenset[str]:
+    """The APIs that are spoken natively. They say nothing about embeddings, which have one."""
+    given = table.get("shapes")
+    if "shapes" not in table or kind is Kind.EMBEDDING:
+        return default
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name in SHAPES for name in given):
+        raise ConfigError(f"shapes of {where} is not a list of {', '.join(SHAPES)}.")
+    if CHAT not in given:
+        raise ConfigError(f"shapes of {where} leaves out chat, which every upstream of a chat model speaks here.")
+    return frozenset(given)
 
 
 def _costs(table: Mapping[str, Any], where: str) -> tuple[int, int]:

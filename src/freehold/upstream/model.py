@@ -13,6 +13,11 @@ class Kind(StrEnum):
     EMBEDDING = "embedding"
 
 
+CHAT = "chat"
+SHAPES = (CHAT, "completions", "responses", "messages")
+"""The APIs that an upstream's chat model may speak: below its base URL, `chat/completions` and so on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model as one upstream serves it. Sizes in tokens."""
@@ -33,6 +38,8 @@ class Model:
     """What the operator pays this upstream for a million input tokens, cached or not; nano-USD."""
     output_cost_nano: int = 0
     """And for a million output tokens."""
+    shapes: frozenset[str] = frozenset({CHAT})
+    """The APIs that the upstream itself speaks for it; every other one is translated to and from chat."""
 
     def cost_nano_up(self, *, input_tokens: int, output_tokens: int) -> int:
         """What the operator owes the upstream for a call, rounded up once to 1 nano-USD."""

@@ -22,6 +22,10 @@ from freehold.upstream.model import (
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
 
+MESSAGES = "messages"
+"""The path of Anthropic's API, which has a version and takes the key under another name, too."""
+ANTHROPIC_VERSION = "2023-06-01"
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _NOT_CONNECTED = "client error (Connect)"
@@ -81,13 +85,17 @@ class OpenAICompatible:
             .header("x-request-id", call.request_id)
             .body_bytes(call.body)
             .streamed_read_buffer_limit(0)  # the default holds a stream's first second back
-            .build_streamed()
         )
+        if call.path.startswith(MESSAGES):
+            request = request.header("anthropic-version", ANTHROPIC_VERSION)
+            if self._api_key is not None:
+                request = request.header("x-api-key", self._api_key)
+        streamed = request.build_streamed()
         try:
-            response = await request.__aenter__()
+            response = await streamed.__aenter__()
         except PyreqwestError as failure:
             raise self.failed(failure, answered=False) from None
-        return HttpAnswer(self, request, response)
+        return HttpAnswer(self, streamed, response)
 
     async def close(self) -> None:
         """Close the connections; the next call opens new ones."""
