@@ -118,7 +118,7 @@ set session_replication_role = replica;
 truncate ledger.accounts, ledger.keys, ledger.grants, ledger.epochs, ledger.holds, ledger.postings, ledger.charges
     restart identity cascade;
 update ledger.clock set at_s = 0, refreshed_at = 'epoch', opened_day = -1;
-update ledger.price set version = 0;
+delete from ledger.price_versions where version > 0;
 """
 
 

@@ -9,6 +9,8 @@ from freehold.pricing.problems import PriceNotSet
 from freehold.pricing.seed import DEMO_PRICES, SCRIPTED_PRICES, Offered, first_prices, nano_per_million_up, published
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
+NIGHT = datetime(2025, 6, 1, 17, tzinfo=UTC)
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
 def test_the_demo_models_have_the_stated_prices() -> None:
@@ -41,13 +43,27 @@ def test_a_model_nobody_publishes_stays_without_a_price() -> None:
     assert first_prices([Offered("mine", "my-own-finetune-v3", 8_192, "http://10.0.0.5:8000/v1")]) == []
 
 
-def test_of_a_price_with_steps_the_dearest_within_the_context_counts() -> None:
+def test_the_tiers_of_a_published_price_are_kept_as_far_as_the_context_reaches() -> None:
     short = published(Offered("s", "claude-sonnet-4-5", 200_000), at=AT)
     long = published(Offered("s", "claude-sonnet-4-5", 1_000_000), at=AT)
     assert short is not None and long is not None
-    assert (short.of("input"), short.of("output")) == (3_000_000_000, 15_000_000_000)
-    assert (long.of("input"), long.of("output")) == (6_000_000_000, 22_500_000_000)
-    assert (long.of("cached_input"), long.of("cache_write")) == (600_000_000, 7_500_000_000)
+    assert short.tiers == ()
+    assert [tier.above for tier in long.tiers] == [200_000]
+    for price, prompt in ((short, 10**6), (long, 200_000)):
+        assert [price.of(unit, prompt=prompt) for unit in ("input", "output")] == [3 * 10**9, 15 * 10**9]
+    assert [long.of(unit, prompt=200_001) for unit in ("input", "cached_input", "cache_write", "output")] == [
+        6_000_000_000,
+        600_000_000,
+        7_500_000_000,
+        22_500_000_000,
+    ]
+
+
+def test_a_price_that_depends_on_the_time_of_day_is_taken_at_its_dearest() -> None:
+    cheap_at_night = published(Offered("d", "deepseek-chat", 64_000, "https://api.deepseek.com"), at=NIGHT)
+    same_by_day = published(Offered("d", "deepseek-chat", 64_000, "https://api.deepseek.com"), at=NOON)
+    assert cheap_at_night is not None
+    assert cheap_at_night == same_by_day
 
 
 def test_decimals_stay_exact_and_what_is_finer_than_a_nano_is_rounded_up() -> None:

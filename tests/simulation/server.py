@@ -7,18 +7,22 @@ The database's clock is the simulation's: `clock_timestamp()` is found in the sc
 """
 
 import asyncio
+import os
 import re
+import tempfile
 from asyncio import events
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import uvloop
 
 from freehold.db import Database
 from freehold.ledger.batch import SETTINGS
@@ -30,28 +34,22 @@ T = TypeVar("T")
 EPOCH_S = 1_800_000_000
 """Wall time at the start of every simulation."""
 
-CLOCK = f"""
+CLOCK = """
 create schema sim;
-create sequence sim.time start {EPOCH_S * 1_000_000};
 create function sim.clock_timestamp() returns timestamptz language sql volatile
-as $$ select 'epoch'::timestamptz + last_value * interval '1 microsecond' from sim.time $$;
+as $$ select 'epoch'::timestamptz + pg_read_file('{path}')::bigint * interval '1 microsecond' $$;
 create function sim.pg_postmaster_start_time() returns timestamptz language sql stable
 as $$ select 'epoch'::timestamptz $$;
+alter database "{name}" set sim.clock = '{path}';
 """
+"""A file holds the time: to write one costs nothing, beside a statement for each moment."""
 
-EMPTY = """
-set session_replication_role = replica;
-delete from ledger.idempotency; delete from ledger.rates;
-delete from ledger.charges; delete from ledger.postings; delete from ledger.holds; delete from ledger.grants;
-delete from ledger.keys; delete from ledger.accounts; delete from ledger.epochs;
-set session_replication_role = origin;
-update ledger.clock set at_s = 0, refreshed_at = 'epoch', opened_day = -1;
-update ledger.price set version = 0;
-"""
+TABLES = "select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' order by oid"
 RESTART = """
 select setval(s.oid, 1, false) from pg_class s join pg_namespace n on n.oid = s.relnamespace
 where n.nspname = 'ledger' and s.relkind = 'S'
 """
+BLOCKING = "select pid, pg_blocking_pids(pid) as by from unnest($1::int[]) pid"
 VACUUM_EVERY = 40
 """Simulations between two removals of dead rows."""
 _LOCK_TIMEOUT = re.compile(r"lock_timeout\s*=\s*'(\d+)s'")
@@ -68,8 +66,12 @@ async def prepare(url: str, name: str, patches: Callable[[asyncpg.Connection], A
     finally:
         await admin.close()
     fresh = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    handle, path = tempfile.mkstemp(prefix=f"freehold-{name}-", dir="/tmp")
+    os.write(handle, _written(EPOCH_S))
+    os.fchmod(handle, 0o644)  # PostgreSQL's own user reads it
+    os.close(handle)
     first = await asyncpg.connect(fresh)
-    await first.execute(CLOCK)
+    await first.execute(CLOCK.format(path=path, name=name))
     await first.close()
     database = await Database.connect(fresh, max_size=2)
     try:
@@ -80,6 +82,11 @@ async def prepare(url: str, name: str, patches: Callable[[asyncpg.Connection], A
     finally:
         await database.close()
     return fresh
+
+
+def _written(at_s: float) -> bytes:
+    """A time as the clock's file holds it."""
+    return b"%020d" % int(at_s * 1_000_000)
 
 
 @dataclass(eq=False)
@@ -96,15 +103,18 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._real = asyncio.new_event_loop()
+        self._real = uvloop.new_event_loop()
         self._idle: list[asyncpg.Connection] = []
         self._lent: list[asyncpg.Connection] = []
         self._blocked: list[Blocked] = []
-        self._told_us = -1
         self._runs = 0
         self.loop: SeededLoop | None = None
         self.database = self.now(Database.connect(url, min_size=1, max_size=2))
         self._admin: asyncpg.Connection = self.now(self._connect())
+        self._clock = Path(self.now(self._admin.fetchval("select current_setting('sim.clock')")))
+        self._time = os.open(self._clock, os.O_WRONLY)
+        self._tables: list[str] = []
+        self._empty = self.now(self._keep())
 
     def now(self, work: Coroutine[Any, Any, T]) -> T:
         """Run real I/O to its end, also from within the simulation's loop: to it, no time passes."""
@@ -122,18 +132,28 @@ class Server:
         )
         return connection
 
+    async def _keep(self) -> str:
+        """The statements that bring every table of the ledger back to what it holds now."""
+        self._tables = [row["relname"] for row in await self._admin.fetch(TABLES)]
+        steps = [f"delete from ledger.{table}" for table in reversed(self._tables)]
+        for table in self._tables:
+            if await self._admin.fetchval(f"select exists (select from ledger.{table})"):  # noqa: S608 - its own name
+                await self._admin.execute(f"create table if not exists sim.{table} as table ledger.{table}")
+                steps.append(f"insert into ledger.{table} overriding system value table sim.{table}")
+        return "; ".join(
+            ["set session_replication_role = replica", *steps, "set session_replication_role = origin", RESTART]
+        )
+
     def begin(self, loop: SeededLoop) -> None:
         """Empty the database for a new simulation."""
         assert not self._lent and not self._blocked, "the simulation before this one left something behind"
         self.loop = loop
-        self._told_us = -1
         self._runs += 1
 
         async def empty() -> None:
-            await self._admin.execute(EMPTY)
-            await self._admin.execute(RESTART)
+            await self._admin.execute(self._empty)
             if self._runs % VACUUM_EVERY == 0:
-                for table in ("charges", "postings", "holds", "grants", "keys", "accounts", "epochs", "clock", "rates"):
+                for table in self._tables:
                     await self._admin.execute(f"vacuum ledger.{table}")
 
         self.now(empty())
@@ -151,6 +171,8 @@ class Server:
 
         self.now(close())
         self._real.close()
+        os.close(self._time)
+        self._clock.unlink()
 
     # ---- for connections
 
@@ -173,8 +195,8 @@ class Server:
             self.take_back(real)
 
     def begin_transaction(self, real: asyncpg.Connection) -> None:
-        news = self._news()
-        self.now(real.execute(f"{news}; begin" if news else "begin"))
+        self._tell_time()
+        self.now(real.execute("begin"))
 
     def run(self, real: asyncpg.Connection, work: Coroutine[Any, Any, T], *, ends: bool) -> "T | Blocked":
         """Until PostgreSQL answers, or the statement waits. `ends`: it may end a transaction and so free others."""
@@ -185,12 +207,13 @@ class Server:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             if len(self._lent) == 1:
                 return await task
-            if await self._waits(task, real):
-                assert self.loop is not None
-                blocked = Blocked(real, task, self.loop.create_future())
-                self._blocked.append(blocked)
-                return blocked
-            return task.result()
+            assert self.loop is not None
+            blocked = Blocked(real, task, self.loop.create_future())
+            await self._settled([*self._blocked, blocked], until=task)
+            if task.done():
+                return task.result()
+            self._blocked.append(blocked)
+            return blocked
 
         try:
             return self.now(until_known())
@@ -203,17 +226,12 @@ class Server:
         if not self._blocked:
             return
 
-        async def look() -> None:
-            while True:
-                woken = [blocked for blocked in self._blocked if not await self._waits(blocked.task, blocked.real)]
-                self._blocked = [blocked for blocked in self._blocked if blocked not in woken]
-                for blocked in woken:
-                    if not blocked.answer.done():
-                        blocked.answer.set_result(None)
-                if not woken:
-                    return
-
-        self.now(look())
+        self.now(self._settled(self._blocked))
+        woken = [blocked for blocked in self._blocked if blocked.task.done()]
+        self._blocked = [blocked for blocked in self._blocked if not blocked.task.done()]
+        for blocked in woken:
+            if not blocked.answer.done():
+                blocked.answer.set_result(None)
 
     def cancel(self, blocked: Blocked) -> None:
         """What PostgreSQL does when a lock's timeout is over, or a client asks it to."""
@@ -226,30 +244,37 @@ class Server:
         self._blocked.remove(blocked)
         self.now(cancel())
 
-    async def _waits(self, task: "asyncio.Task[Any]", real: asyncpg.Connection) -> bool:
-        """Whether it waits for a lock: seen twice, as PostgreSQL looks for deadlocks in between."""
-        seen = 0
-        while seen < 2:
-            done, _ = await asyncio.wait({task}, timeout=0.002)
-            if done:
-                return False
-            waits = await self._admin.fetchval("select cardinality(pg_blocking_pids($1)) > 0", real.get_server_pid())
-            seen = seen + 1 if waits else 0
-        return not task.done()
+    async def _settled(self, some: "list[Blocked]", until: "asyncio.Task[Any] | None" = None) -> None:
+        """Wait until each has its answer (or `until` has), or waits for a transaction in which nothing runs.
 
-    def _news(self) -> str | None:
-        """The statement that tells PostgreSQL what time it is, if it has passed."""
-        assert self.loop is not None
-        at_us = int((EPOCH_S + self.loop.time()) * 1_000_000)
-        if at_us == self._told_us:
-            return None
-        self._told_us = at_us
-        return f"select setval('sim.time', {at_us})"
+        Who waits in a circle doesn't count as waiting: PostgreSQL is about to find that deadlock, and to end it.
+        """
+        while until is None or not until.done():
+            running = {blocked.real.get_server_pid(): blocked.task for blocked in some if not blocked.task.done()}
+            if not running:
+                return
+            done, _ = await asyncio.wait(running.values(), timeout=0.001, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                continue
+            rows = await self._admin.fetch(BLOCKING, list(running))
+            blocking = {row["pid"]: row["by"] for row in rows}
+            if all(_stands(pid, blocking, frozenset()) for pid in running):
+                return
 
     def _tell_time(self) -> None:
-        news = self._news()
-        if news is not None:
-            self.now(self._admin.execute(news))
+        assert self.loop is not None
+        os.pwrite(self._time, _written(EPOCH_S + self.loop.time()), 0)
+
+
+def _stands(pid: int, blocking: Mapping[int, Sequence[int]], asking: frozenset[int]) -> bool:
+    """Whether it waits for nobody but idle transactions, at however many removes."""
+    if pid not in blocking:
+        return True
+    return (
+        pid not in asking
+        and bool(blocking[pid])
+        and all(_stands(other, blocking, asking | {pid}) for other in blocking[pid])
+    )
 
 
 @dataclass

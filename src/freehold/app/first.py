@@ -253,9 +253,10 @@ async def _seed_prices(database: Database, ledger: Ledger, upstreams: Sequence[M
     ]
 
     async def work(connection: Connection) -> None:
-        version = await prices.seed(connection, first_prices(offered))
+        version = await prices.seed(connection, first_prices(offered), now_s=(await ledger.time()).at_s)
         if version is not None:
-            await ledger.set_price_version(connection, version)
+            for number, effective_at_s in await prices.since(connection, version):
+                await ledger.set_price_version(connection, number, effective_at_s)
 
     await database.transact(work)
 

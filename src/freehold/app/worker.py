@@ -108,7 +108,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         folder = Path(plan.metrics) if plan.metrics else None
         metrics = Metrics(Numbers.shared(folder) if folder else Numbers.private())
         ledger = await stack.enter_async_context(CountedLedger(database, clock=clock, metrics=metrics))
-        prices = Prices(database)
+        prices = Prices(database, in_force=ledger.price_version)
         await prices.refresh()
         parts = urlsplit(plan.public_url)
         identity = Identity(

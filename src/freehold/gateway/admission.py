@@ -103,8 +103,8 @@ async def admit(
             hold = await door.ledger.hold(request)
         except StaleKey:
             key = await permitted(door.identity, token, await fresh_key(door.identity, token), model.id)
-        except StalePrice:
-            book = await door.prices.refresh()
+        except StalePrice as stale:
+            book = await door.prices.refresh(stale.current)
         except RateLimited as limited:
             exchange.limits = headers.of_rate(limited.rate)
             raise

@@ -12,7 +12,7 @@ import msgspec
 from freehold.clock import Clock
 from freehold.gateway import call
 from freehold.gateway.asgi import Exchange
-from freehold.gateway.authority import bearer, lister
+from freehold.gateway.authority import bearer, lister, own_bearer
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
@@ -20,6 +20,7 @@ from freehold.gateway.shapes.chat import Chat
 from freehold.gateway.shapes.embeddings import Embeddings
 from freehold.gateway.shapes.model import Shape
 from freehold.gateway.stepping import Steps
+from freehold.gateway.x402.payments import Payments
 from freehold.identity.model import ApiKey, Caller
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
 from freehold.money import format_usd
@@ -63,7 +64,7 @@ class Prices(Protocol):
     """What the door asks of the price book."""
 
     def current(self) -> PriceBook: ...
-    async def refresh(self) -> PriceBook: ...
+    async def refresh(self, version: int | None = None) -> PriceBook: ...
 
 
 class Catalogue(Protocol):
@@ -94,8 +95,9 @@ class Door:
         allowance: Allowance,
         settings: DoorSettings | None = None,
         answers: Answers | None = None,
+        payments: Payments | None = None,
     ) -> None:
-        """`answers` seals what is kept for repeats; all workers need the same key."""
+        """`answers` seals what is kept for repeats; all workers need the same key. `payments` None: calls need a key."""
         self.ledger = ledger
         self.identity = identity
         self.prices = prices
@@ -103,6 +105,7 @@ class Door:
         self.allowance = allowance
         self.settings = settings or DoorSettings()
         self.answers = answers or Answers()
+        self.payments = payments
         self._settling: set[asyncio.Task[Charge | None]] = set()
         self._routes: Mapping[str, Handler] = {
             "/v1/chat/completions": self._asked(Chat()),
@@ -194,8 +197,12 @@ class Door:
         await _reply(exchange, _entry(allowed[wanted], await self.prices.refresh()))
 
     async def _listing(self, exchange: Exchange) -> list[Model]:
-        """The models that the caller may see. The key is checked afresh: nothing is held here that would."""
-        only = await lister(self.identity, self.ledger, bearer(exchange))
+        """The models that the caller may see. The key is checked afresh: nothing is held here that would.
+
+        Who may pay without an account may see what there is to pay for.
+        """
+        token = bearer(exchange) if self.payments is None else own_bearer(exchange)
+        only = None if token is None else await lister(self.identity, self.ledger, token)
         return [model for model in self.catalogue.models() if only is None or model.id in only]
 
 

@@ -458,9 +458,17 @@ class Ledger:
         if row["version"] != version:
             raise StaleKey
 
-    async def set_price_version(self, conn: Connection, version: int) -> None:
-        """Make `version` the one that holds must name, in the caller's transaction. Never goes back."""
-        await conn.execute(self._sql["set_price_version"], version)
+    async def set_price_version(self, conn: Connection, version: int, effective_at_s: int = 0) -> None:
+        """Make `version` the one that calls must name from ledger time `effective_at_s` on, in the caller's transaction.
+
+        Of the versions that have begun the greatest counts, so a smaller one that comes later changes nothing.
+        """
+        await conn.execute(self._sql["set_price_version"], version, effective_at_s)
+
+    async def price_version(self) -> int:
+        """The version of the price book that calls must name now."""
+        row = await self._row("price_version")
+        return int(row["version"]) if row is not None else 0
 
     async def set_time(self, at_s: int, *, opened_day: int, force: bool = False) -> None:
         """Ledger time, from the chain's newest block, and the newest day whose allowance may be issued.

@@ -58,7 +58,10 @@ where k.account_id = $1
 order by k.key_id
 
 -- name: set_price_version
-update ledger.price set version = $1 where version < $1
+insert into ledger.price_versions (version, effective_at_s) values ($1, $2) on conflict do nothing
+
+-- name: price_version
+select version from ledger.price
 
 -- name: set_time
 update ledger.clock set at_s = $1, refreshed_at = clock_timestamp() where $1 > at_s or $2
