@@ -44,6 +44,14 @@ def bearer(exchange: Exchange) -> str:
     return token
 
 
+def own_bearer(exchange: Exchange) -> str | None:
+    """`bearer`, or None where nothing is sent that could be a key of ours."""
+    try:
+        return bearer(exchange)
+    except InvalidApiKey:
+        return None
+
+
 async def known_key(keys: Keys, token: str) -> ApiKey:
     """The key, maybe from memory. Raises InvalidApiKey, and NotForInference for a session or the admin token."""
     kind = kind_of(token)

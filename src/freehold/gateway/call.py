@@ -17,7 +17,7 @@ from freehold.gateway import headers, refused
 from freehold.gateway.admission import Admitted, admit
 from freehold.gateway.asgi import ClientLeft, Exchange
 from freehold.gateway.asking import Ask, too_deep
-from freehold.gateway.authority import bearer, known_key
+from freehold.gateway.authority import bearer, known_key, own_bearer
 from freehold.gateway.forward import Forward
 from freehold.gateway.meter import BadFrame, Meter, Pass
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
@@ -25,6 +25,7 @@ from freehold.gateway.replay import INLINE_BYTES, Kept, Repeatable, again
 from freehold.gateway.shapes.model import Reader, Shape
 from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment
 from freehold.gateway.stepping import Steps
+from freehold.gateway.x402.paid import admit_paid
 from freehold.ledger.model import Charge, Settlement
 from freehold.ledger.problems import AnswerStored
 from freehold.money import MAX_NANO
@@ -47,7 +48,10 @@ WAITING = comment("waiting")
 async def serve(door: "Door", exchange: Exchange, shape: Shape) -> None:
     """Answer one inference request. Raises Problem for a refusal, when nothing was sent yet."""
     settings = door.settings
-    token = bearer(exchange)
+    token = bearer(exchange) if door.payments is None else own_bearer(exchange)
+    if token is None:
+        await _serve_paid(door, exchange, shape)
+        return
     key = await known_key(door.identity, token)
     body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
     ask = shape.read(body)
@@ -61,6 +65,18 @@ async def serve(door: "Door", exchange: Exchange, shape: Shape) -> None:
         return
     call = Call(door, exchange, shape, ask, admitted)
     await (call.stream() if ask.stream else call.plain())
+
+
+async def _serve_paid(door: "Door", exchange: Exchange, shape: Shape) -> None:
+    """Answer a request that may bring a payment instead of a key."""
+    settings = door.settings
+    body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
+    ask = shape.read(body)
+    exchange.watch()
+    admitted = await admit_paid(door, exchange, ask, body)
+    if admitted is not None:
+        call = Call(door, exchange, shape, ask, admitted)
+        await (call.stream() if ask.stream else call.plain())
 
 
 class Call:

@@ -224,20 +224,33 @@ class Identity:
 
         async def work(conn: Connection) -> SignedIn:
             await self._use_nonce(conn, read, now)
-            user_id = await conn.fetchval(self._sql["add_user"], read.address, read.address, now)
-            row = await conn.fetchrow(self._sql["account_of_address"], read.address)
-            created = row is None
-            if row is None:
-                account_id = await create_account(conn)
-                row = await conn.fetchrow(
-                    self._sql["add_account"], account_id, read.address, "wallet", read.address, now
-                )
-                await conn.execute(self._sql["put_member"], account_id, user_id, Role.OWNER, now)
+            user_id, account, created = await self._wallet(conn, read.address, create_account)
             await conn.execute(self._sql["clean_sessions"], now)
             await conn.execute(self._sql["add_session"], digest(token), user_id, now, expires)
-            return SignedIn(_account(row), user_id, expires, created, token)
+            return SignedIn(account, user_id, expires, created, token)
 
         return await self._database.transact(work)
+
+    async def wallet_account(
+        self, conn: Connection, address: str, *, create_account: Callable[[Connection], Awaitable[int]]
+    ) -> Account:
+        """The account of a wallet, made when it is new, as its first sign-in would. `address` is checksummed."""
+        _, account, _ = await self._wallet(conn, address, create_account)
+        return account
+
+    async def _wallet(
+        self, conn: Connection, address: str, create_account: Callable[[Connection], Awaitable[int]]
+    ) -> tuple[int, Account, bool]:
+        """User and account of a wallet, and whether the account was made now."""
+        now = self._now()
+        user_id = await conn.fetchval(self._sql["add_user"], address, address, now)
+        row = await conn.fetchrow(self._sql["account_of_address"], address)
+        if row is not None:
+            return user_id, _account(row), False
+        account_id = await create_account(conn)
+        row = await conn.fetchrow(self._sql["add_account"], account_id, address, "wallet", address, now)
+        await conn.execute(self._sql["put_member"], account_id, user_id, Role.OWNER, now)
+        return user_id, _account(row), True
 
     async def _use_nonce(self, conn: Connection, read: eip4361.Message, now: int) -> None:
         if await conn.fetchval(self._sql["use_nonce"], read.nonce, read.address, now):
