@@ -1,0 +1,1 @@
+"""Rent, hold, or both? From usage and assumptions to a plan."""
