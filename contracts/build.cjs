@@ -5,7 +5,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const solc = require("solc");
 
-const DEPLOYABLE = ["CapacityVault", "Diem", "FreeholdTimelock", "Hold", "Prepaid", "Staking"];
+const DEPLOYABLE = ["CapacityVault", "Diem", "FreeholdTimelock", "Hold", "Prepaid", "Staking", "Strip", "Strips"];
 const source = path.join(__dirname, "src");
 const output = path.resolve(process.argv[2] ?? path.join(__dirname, "../src/freehold/chain/artifacts"));
 

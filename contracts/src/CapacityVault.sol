@@ -3,26 +3,18 @@ pragma solidity 0.8.37;
 
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
-import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 import {Diem} from "./Diem.sol";
+import {Flows} from "./Flows.sol";
 import {Governed} from "./Governed.sol";
 import {Staking} from "./Staking.sol";
+import {Strips} from "./Strips.sol";
 
 /// @notice DIEM staked here, to an operator and for a beneficiary, grants the beneficiary an allowance each UTC day.
 /// @dev Every verb checks and moves tomorrow's balances, and only ever adds to today's extra: nothing granted today is
 /// taken back, and no second of a DIEM is granted twice.
 contract CapacityVault is Governed, Multicall {
     using SafeERC20 for Diem;
-    using SafeCast for uint256;
-    using Checkpoints for Checkpoints.Trace208;
-
-    /// What flows to one beneficiary, or to all of an operator: `full` by the first day that it holds, and what a day
-    /// grants on top, for the part of it that was left when it was staked.
-    struct Flow {
-        Checkpoints.Trace208 full;
-        mapping(uint256 day => uint256) extra;
-    }
+    using Flows for Flows.Flow;
 
     struct Request {
         address owner;
@@ -43,10 +35,13 @@ contract CapacityVault is Governed, Multicall {
 
     Diem public immutable DIEM;
     Staking public immutable STAKING;
+    /// @notice What turns DIEM into dated strips, whose allowances count against the same commitments.
+    Strips public immutable STRIPS;
 
     mapping(address operator => Operator) private _operators;
-    mapping(address operator => mapping(address beneficiary => Flow)) private _flows;
-    mapping(address operator => Flow) private _totals;
+    mapping(address operator => mapping(address beneficiary => Flows.Flow)) private _flows;
+    /// What a day grants on top is for the part of it that was left when it was staked.
+    mapping(address operator => Flows.Flow) private _totals;
     mapping(address owner => mapping(address operator => mapping(address beneficiary => uint256))) private _positions;
     mapping(uint256 id => Request) private _requests;
     uint256 private _lastRequest;
@@ -106,6 +101,7 @@ contract CapacityVault is Governed, Multicall {
     constructor(Staking staking) Governed(staking.TIMELOCK()) {
         STAKING = staking;
         DIEM = staking.DIEM();
+        STRIPS = new Strips(staking);
     }
 
     // --- stake ---
@@ -209,17 +205,23 @@ contract CapacityVault is Governed, Multicall {
 
     /// @notice What `beneficiary` may spend at `operator` on `day`, in wei of DIEM; for a coming day, as things stand.
     function allowanceOf(address operator, address beneficiary, uint256 day) public view returns (uint256) {
-        return _on(_flows[operator][beneficiary], day);
+        return _flows[operator][beneficiary].on(day);
     }
 
     /// @notice What all beneficiaries together may spend at `operator` on `day`.
     function totalAllowance(address operator, uint256 day) external view returns (uint256) {
-        return _on(_totals[operator], day);
+        return _totals[operator].on(day);
     }
 
-    /// @notice USD a day that `operator` has committed, and DIEM staked to it from tomorrow on; coverage is their ratio.
-    function coverage(address operator) external view returns (uint256 committed, uint256 staked) {
-        return (STAKING.committedOf(operator), _totals[operator].full.latest());
+    /// @notice DIEM staked to `operator` from tomorrow on.
+    function stakedTo(address operator) public view returns (uint256) {
+        return _totals[operator].latest();
+    }
+
+    /// @notice USD a day that `operator` has committed, and the most that it owes on a whole day from tomorrow on, to
+    /// stakes and activated strips together; coverage is their ratio.
+    function coverage(address operator) public view returns (uint256 committed, uint256 owed) {
+        return (STAKING.committedOf(operator), stakedTo(operator) + STRIPS.peakOf(operator));
     }
 
     function positionOf(address owner, address operator, address beneficiary) external view returns (uint256) {
@@ -261,8 +263,12 @@ contract CapacityVault is Governed, Multicall {
         require(_operators[operator].receiptSigner != address(0), UnknownOperator(operator));
         position = _positions[owner][operator][beneficiary] += amount;
         uint256 extra = restOfToday ? amount * (1 days - block.timestamp % 1 days) / 1 days : 0;
-        _add(_flows[operator][beneficiary], amount, extra);
-        _add(_totals[operator], amount, extra);
+        _flows[operator][beneficiary].add(today() + 1, amount);
+        _totals[operator].add(today() + 1, amount);
+        if (extra > 0) {
+            _flows[operator][beneficiary].extra[today()] += extra;
+            _totals[operator].extra[today()] += extra;
+        }
     }
 
     /// @dev Takes from tomorrow and every later day; today stays as it was granted.
@@ -275,30 +281,13 @@ contract CapacityVault is Governed, Multicall {
         require(amount <= position, BeyondPosition(owner, operator, beneficiary, amount, position));
         position -= amount;
         _positions[owner][operator][beneficiary] = position;
-        _subtract(_flows[operator][beneficiary], amount);
-        _subtract(_totals[operator], amount);
-    }
-
-    function _add(Flow storage flow, uint256 amount, uint256 extra) private {
-        flow.full.push(_tomorrow(), (flow.full.latest() + amount).toUint208());
-        if (extra > 0) flow.extra[today()] += extra;
-    }
-
-    function _subtract(Flow storage flow, uint256 amount) private {
-        flow.full.push(_tomorrow(), (flow.full.latest() - amount).toUint208());
-    }
-
-    function _on(Flow storage flow, uint256 day) private view returns (uint256) {
-        return flow.full.upperLookupRecent(day.toUint48()) + flow.extra[day];
-    }
-
-    function _tomorrow() private view returns (uint48) {
-        return (today() + 1).toUint48();
+        _flows[operator][beneficiary].subtract(today() + 1, amount);
+        _totals[operator].subtract(today() + 1, amount);
     }
 
     function _checkCommitted(address operator) private view {
-        (uint256 staked, uint256 committed) = (_totals[operator].full.latest(), STAKING.committedOf(operator));
-        require(staked <= committed, BeyondCommitted(operator, staked, committed));
+        (uint256 committed, uint256 owed) = coverage(operator);
+        require(owed <= committed, BeyondCommitted(operator, owed, committed));
     }
 
     function _emitAllowance(address operator, address beneficiary) private {
@@ -307,7 +296,7 @@ contract CapacityVault is Governed, Multicall {
             beneficiary,
             today(),
             allowanceOf(operator, beneficiary, today()),
-            _flows[operator][beneficiary].full.latest()
+            _flows[operator][beneficiary].latest()
         );
     }
 

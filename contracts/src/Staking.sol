@@ -60,10 +60,11 @@ contract Staking is ERC20, Governed {
     uint256 public totalLocked;
     /// @notice What all stakes together earn in a second, wei of HOLD. While nothing is staked nothing is emitted.
     uint80 public emissionPerSecond;
+    uint48 private _settledAt;
+    /// @notice All HOLD emitted up to the last settlement, claimed or not: HOLD's supply is never above genesis and this.
+    uint128 public totalEmitted;
     /// @notice Who gets a fifth of what locked sHOLD earns.
     address public treasury;
-    /// @notice All HOLD emitted so far up to the last change, claimed or not. The supply of HOLD is never above the genesis supply and this.
-    uint256 public totalEmitted;
 
     uint256[] private _curve;
     mapping(address owner => Position) private _positions;
@@ -72,7 +73,6 @@ contract Staking is ERC20, Governed {
     mapping(address owner => Reward) private _rewards;
     /// HOLD that one wei of unlocked sHOLD has earned since the beginning, times SCALE, up to `_settledAt`.
     uint256 private _index;
-    uint256 private _settledAt;
 
     event Staked(address indexed payer, address indexed recipient, uint256 amount, uint256 balance);
     event UnstakeRequested(
@@ -116,7 +116,7 @@ contract Staking is ERC20, Governed {
         DIEM = new Diem();
         EMISSION_CEILING = emissionCeiling;
         _setTreasury(treasury_);
-        _settledAt = block.timestamp;
+        _settledAt = uint48(block.timestamp);
     }
 
     // --- stake ---
@@ -334,8 +334,8 @@ contract Staking is ERC20, Governed {
     function _settleAll() private {
         (uint256 index, uint256 emitted) = _indexNow();
         _rewards[treasury].owed += _treasuryEarned(index);
-        totalEmitted += emitted;
-        (_index, _settledAt) = (index, block.timestamp);
+        totalEmitted += uint128(emitted); // below 2^128: 80 bits of emission times 48 of seconds
+        (_index, _settledAt) = (index, uint48(block.timestamp));
     }
 
     /// @dev Must run before the balance or the lock of `owner` changes.

@@ -124,13 +124,17 @@ def test_a_revert_without_data_says_what_the_node_said() -> None:
 def test_every_error_of_the_contracts_verbs_has_a_sentence_that_fits_its_arguments() -> None:
     openzeppelin = {
         "AddressEmptyCode",
+        "CloneArgumentsTooLong",
+        "Create2EmptyBytecode",
+        "FailedDeployment",
+        "InsufficientBalance",
         "FailedCall",
         "ERC20InvalidApprover",
         "ERC20InvalidSender",
         "ERC20InvalidSpender",
     }
     others = ("Curve", "SafeERC20", "SafeCast", "Checkpoint")
-    for name in ("CapacityVault", "Staking", "Prepaid"):
+    for name in ("CapacityVault", "Staking", "Prepaid", "Strips"):
         for item in template(name).abi:
             if item["type"] == "error" and item["name"] not in openzeppelin and not item["name"].startswith(others):
                 arguments = {argument["name"]: 1 for argument in item["inputs"]}

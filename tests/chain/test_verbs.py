@@ -103,6 +103,27 @@ async def test_a_deployment_that_was_cut_off_is_made_anew(town: Town) -> None:
     assert made.contracts["vault"] != town.deployment.contracts["vault"]
 
 
+async def test_a_dev_chain_of_an_older_freehold_is_deployed_to_anew(town: Town, tmp_path: Path) -> None:
+    """Its contracts can't be added to: the vault creates what is missing."""
+    path = tmp_path / "deployment.toml"
+    deployments.save(path, town.deployment)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "strips" not in line))
+    older = deployments.load(path)
+    assert older.contracts["strips"] == deployments.ABSENT
+    made = await deploy_dev(town.rpc, USDC, recorded=older)
+    assert made.contracts["vault"] != town.deployment.contracts["vault"]
+    assert await read(town.rpc, Contracts.of(made).vault, "STRIPS") == made.contracts["strips"]
+
+
+def test_an_older_deployment_file_of_another_chain_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "deployment.toml"
+    names = {name: f"0x{n:040x}" for n, name in enumerate(deployments.CONTRACTS, 1)}
+    deployments.save(path, Deployment(8453, names, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", 7, 2))
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "strips" not in line))
+    with pytest.raises(DeploymentBroken, match=r"is of an older Freehold, whose contracts had no strips: deploy"):
+        deployments.load(path)
+
+
 async def test_another_chain_is_never_deployed_to() -> None:
     other = Anvil("--chain-id", "31337")
     await other.start()

@@ -46,6 +46,7 @@ class Freehold:
     diem: Contract
     staking: Contract
     vault: Contract
+    strips: Contract
     salts: Iterator[int] = field(default_factory=itertools.count)
 
     def govern(self, target: Contract, function: str, *args: Any) -> None:
@@ -62,6 +63,11 @@ class Freehold:
         self.hold.approve(self.staking.address, amount, sender=DEPLOYER)
         self.staking.stake(to, amount, sender=DEPLOYER)
 
+    def series(self, month: int) -> tuple[Contract, Contract]:
+        """Strip and principal of a month, created or not."""
+        strip, principal = (Contract(self.evm, artifact("Strip")["abi"], at) for at in self.strips.seriesOf(month))
+        return strip, principal
+
     def give_diem(self, to: str, amount: int) -> None:
         """Minted by `to` from a stake of its own."""
         cost = self.staking.quoteLock(amount)
@@ -77,7 +83,9 @@ def deploy(*, curved: bool = True) -> Freehold:
     hold = Contract(evm, artifact("Hold")["abi"], staking.HOLD())
     diem = Contract(evm, artifact("Diem")["abi"], staking.DIEM())
     vault = evm.deploy(artifact("CapacityVault"), staking.address, sender=DEPLOYER)
-    freehold = Freehold(evm, timelock, hold, diem, staking, vault)
+    strips = Contract(evm, artifact("Strips")["abi"], vault.STRIPS())
+    evm.learn(artifact("Strip")["abi"])
+    freehold = Freehold(evm, timelock, hold, diem, staking, vault, strips)
     if curved:
         freehold.govern(staking, "setCurve", curve.points())
         freehold.govern(staking, "setCommitted", OPERATOR, COMMITTED)

@@ -42,6 +42,12 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "TooLittleDiem": ("it would mint {diemOut:18} DIEM, less than {least:18}",),
     "TooMuchLocked": ("it would lock {cost:18} sHOLD, more than {most:18}",),
     "TooLittleUnlocked": ("it would unlock {unlocked:18} sHOLD, less than {least:18}",),
+    "BeyondActivated": ("{position:18} strips are activated there, less than {amount:18}",),
+    "MonthOutOfRange": ("{month:month} has no series: they run from {first:month} to {last:month}",),
+    "UnknownSeries": ("nothing was ever split to {month:month}",),
+    "NotMatured": ("the principal of {month:month} can be redeemed from {maturesAt:time} on",),
+    "MonthOver": ("no whole day of {month:month} is left to redirect: it ends at {endsAt:time}",),
+    "NotStrips": ("only the strips contract may do that",),
     "NothingToClaim": ("{owner} has earned nothing that isn't claimed",),
     "AboveCeiling": ("{perSecond:18} HOLD a second is above the ceiling of {ceiling:18}",),
     "NotStaking": ("only the staking contract may do that",),
@@ -67,6 +73,7 @@ class Contracts:
     vault: Contract
     prepaid: Contract
     usdc: Contract
+    strips: Contract
 
     @classmethod
     def of(cls, deployment: Deployment) -> "Contracts":
@@ -78,18 +85,19 @@ class Contracts:
             vault=template("CapacityVault").at(where["vault"]),
             prepaid=template("Prepaid").at(where["prepaid"]),
             usdc=Contract(ERC20, address=where["usdc"], name="USDC"),
+            strips=template("Strips").at(where["strips"]),
         )
 
 
 def why(data: bytes | None, said: str) -> tuple[str | None, str]:
     """A revert's error name and its sentence; `said` is what the node said, for a revert that explains nothing."""
-    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "FreeholdTimelock")
+    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "Strips", "Strip", "FreeholdTimelock")
     failure = decode_failure(data, (template(name) for name in names))
     return (failure.name, explain(failure)) if failure else (None, said)
 
 
 def explain(failure: Failure) -> str:
-    """A decoded error in words, with amounts in whole tokens and times in UTC where its meaning is known."""
+    """A decoded error in words, with amounts in whole tokens and times and months in UTC where its meaning is known."""
     facts = {name: _Fact(value) for name, value in failure.arguments.items()}
     for sentence in SENTENCES.get(failure.name, ()):
         try:
@@ -100,7 +108,7 @@ def explain(failure: Failure) -> str:
 
 
 class _Fact:
-    """An argument that formats itself: `{x}` plainly, `{x:18}` with so many decimals, `{x:time}` as UTC."""
+    """An argument that formats itself: `{x}` plainly, `{x:18}` with so many decimals, `{x:time}` as UTC, `{x:month}` as 2026-12."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -108,4 +116,6 @@ class _Fact:
     def __format__(self, how: str) -> str:
         if how == "time":
             return rfc3339(self._value)
+        if how == "month":
+            return f"{1970 + self._value // 12}-{self._value % 12 + 1:02}"
         return format_units(self._value, decimals=int(how)) if how else str(self._value)

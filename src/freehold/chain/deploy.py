@@ -35,7 +35,7 @@ DEV_URL = "http://127.0.0.1:8402"
 
 _FIAT = "artifacts/hardhat/contracts"
 _MAX = 2**256 - 1
-_GAS = 12_000_000
+_GAS = 14_000_000
 _MOST_BLOCKS = 60
 
 
@@ -97,6 +97,7 @@ async def deploy_dev(
     staking = template("Staking").at(where["staking"])
     where["hold"] = await read(rpc, staking, "HOLD")
     where["diem"] = await read(rpc, staking, "DIEM")
+    where["strips"] = await read(rpc, template("CapacityVault").at(where["vault"]), "STRIPS")
     return Deployment(
         chain_id=int(await rpc.call("eth_chainId"), 16),
         contracts={name: where[name] for name in CONTRACTS},

@@ -7,15 +7,21 @@ from typing import Any
 
 from eth_utils.address import is_address, to_checksum_address
 
-from freehold.chain.model import Deployment
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.problems import DeploymentBroken
 
-CONTRACTS = ("hold", "staking", "diem", "vault", "prepaid", "usdc", "timelock")
+CONTRACTS = ("hold", "staking", "diem", "vault", "prepaid", "usdc", "timelock", "strips")
+SINCE_THE_FIRST = ("strips",)
+"""Contracts that a deployment file of an older Freehold doesn't name."""
+ABSENT = "0x" + "00" * 20
 _NUMBERS = ("chain_id", "from_block", "confirmations")
 
 
 def load(path: Path) -> Deployment:
-    """Read a deployment file. Raises DeploymentBroken, naming the file and what is wrong with it."""
+    """Read a deployment file. Raises DeploymentBroken, naming the file and what is wrong with it.
+
+    In one of a dev chain, contracts that an older Freehold didn't have yet are ABSENT: `deploy_dev` then deploys anew.
+    """
     try:
         read = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -26,6 +32,8 @@ def load(path: Path) -> Deployment:
         if not isinstance(read.get(name), int) or isinstance(read.get(name), bool) or read[name] < 0:
             raise DeploymentBroken(reason=f"The deployment file {path} needs a number, 0 or more, as {name}.")
     contracts = read.get("contracts")
+    if isinstance(contracts, dict):
+        _complete(path, read["chain_id"], contracts)
     if not isinstance(contracts, dict) or set(contracts) != set(CONTRACTS):
         raise DeploymentBroken(
             reason=f"The deployment file {path} needs a table [contracts] with exactly {', '.join(CONTRACTS)}."
@@ -37,6 +45,17 @@ def load(path: Path) -> Deployment:
         from_block=read["from_block"],
         confirmations=read["confirmations"],
     )
+
+
+def _complete(path: Path, chain_id: int, contracts: dict[str, Any]) -> None:
+    absent = [name for name in SINCE_THE_FIRST if name not in contracts]
+    if absent and set(contracts) == set(CONTRACTS) - set(absent):
+        if chain_id != DEV_CHAIN_ID:
+            raise DeploymentBroken(
+                reason=f"The deployment file {path} is of an older Freehold, whose contracts had no {', '.join(absent)}: "
+                "deploy this version's contracts, which can't be added to the old ones."
+            )
+        contracts.update(dict.fromkeys(absent, ABSENT))
 
 
 def save(path: Path, deployment: Deployment) -> None:
