@@ -1,0 +1,1 @@
+"""A plan as JSON, as a sheet of cash flows, as plots and as one page."""
