@@ -113,11 +113,13 @@ class Allowance:
             deposits: dict[int, dict[str, str]] = {}
             for row in await connection.fetch(_SQL["deposits"], None):
                 deposits.setdefault(row["account_id"], {})[row["event"]] = row["grant_external_id"]
+            payments = await _payments(connection)
             accounts = await issued(connection, _FROM_CHAIN)
         differing = []
         for account in accounts:
             of_it = events.get(address_of.get(account.account_id, ""), [])
-            told = books.Told(of_it, deposits.get(account.account_id, {}), today)
+            paid = payments.get(account.account_id, {})
+            told = books.Told(of_it, deposits.get(account.account_id, {}), today, paid)
             if books.differences(account, told, self._deployment.operator):
                 differing.append(account.account_id)
         return differing
@@ -129,13 +131,17 @@ class Allowance:
         if await self._store.changed_after(connection, followed, address):
             return []
         rows = await connection.fetch(_SQL["deposits"], account_id)
+        payments = await _payments(connection, account_id)
         told = books.Told(
             events=events,
             deposits={row["event"]: row["grant_external_id"] for row in rows},
             today=await self._today(),
+            payments=payments.get(account_id, {}),
             reverted=await self._store.last_reversal(connection, self._deployment, address) > 0,
         )
         accounts: Sequence[IssuedAccount] = await issued(connection, _FROM_CHAIN, account_id)
+        if await _payments(connection, account_id) != payments:  # one was credited or taken back at this moment
+            return []
         return [one for account in accounts for one in books.differences(account, told, self._deployment.operator)]
 
     async def _today(self) -> int | None:
@@ -275,6 +281,14 @@ class Allowance:
         if row is None:
             raise LookupError(f"{name}: the migration writes this row")
         return dict(row)
+
+
+async def _payments(connection: Connection, account_id: int | None = None) -> dict[int, dict[str, int]]:
+    """What was paid by authorization: account → name of the grant → base units of USDC."""
+    found: dict[int, dict[str, int]] = {}
+    for row in await connection.fetch(_SQL["payments"], account_id):
+        found.setdefault(row["account_id"], {})[row["name"]] = row["amount"]
+    return found
 
 
 def _again(name: str, reversal: int, amount: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from freehold.allowance import rules
 from freehold.chain.model import AllowanceChanged, Deposited, Event
@@ -12,7 +12,7 @@ from freehold.ledger.model import Difference, Source
 from freehold.money import MAX_NANO, usdc_to_nano
 
 STAKED = "the allowance of a day is what is staked for it on chain"
-DEPOSITED = "prepaid credit is what was deposited on chain"
+DEPOSITED = "prepaid credit is what was deposited or paid on chain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Told:
     """Which grant each event's deposit was posted as, by external ids."""
     today: int | None
     """The day whose grants follow every event; None while yesterday is over and today isn't open yet."""
+    payments: Mapping[str, int] = field(default_factory=dict)
+    """Base units of USDC that were paid by authorization, by the external ids of their grants."""
     reverted: bool = False
     """A reorg took back an event of this account before."""
 
@@ -56,6 +58,8 @@ def _least(changes: Sequence[AllowanceChanged], day: int, most: int, reverted: b
 
 def _deposited(account: IssuedAccount, told: Told) -> Iterable[Difference]:
     paid: dict[str, int] = defaultdict(int)
+    for name, amount in told.payments.items():
+        paid[name] += usdc_to_nano(amount)
     for event in told.events:
         if not isinstance(event, Deposited):
             continue

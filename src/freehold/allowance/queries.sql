@@ -28,3 +28,8 @@ update allowance_deposit set event = $2 where event = $1;
 
 -- name: drop_deposit
 delete from allowance_deposit where event = $1;
+
+-- name: payments
+-- What was paid by ERC-3009 authorizations, in base units of USDC, by the external ids of the grants.
+select account_id, 'x402:' || chain_id || ':' || token || ':' || payer || ':0x' || encode(nonce, 'hex') as name, amount
+from x402_payment where state = 'credited' and ($1::bigint is null or account_id = $1);
