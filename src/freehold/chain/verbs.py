@@ -14,7 +14,7 @@ from freehold.chain.contracts import Contracts
 from freehold.chain.model import Deployment
 from freehold.chain.problems import NotEnough
 from freehold.chain.rpc import Rpc
-from freehold.chain.wallet import DevWallet, Receipt
+from freehold.chain.wallet import Receipt, Wallet
 from freehold.clock import Day
 from freehold.money import DIEM_DECIMALS, HOLD_DECIMALS, USDC_DECIMALS, format_units
 from freehold.problems import InvalidRequest
@@ -154,7 +154,7 @@ class Positions:
 
 
 async def stake_hold(
-    wallet: DevWallet, deployment: Deployment, amount: int, *, recipient: str | None = None
+    wallet: Wallet, deployment: Deployment, amount: int, *, recipient: str | None = None
 ) -> HoldStaked:
     """Stake HOLD. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
@@ -166,7 +166,7 @@ async def stake_hold(
     return HoldStaked(*_done(receipt), amount=said["amount"], staked=said["balance"])
 
 
-async def unstake_hold(wallet: DevWallet, deployment: Deployment, amount: int) -> UnstakeRequested:
+async def unstake_hold(wallet: Wallet, deployment: Deployment, amount: int) -> UnstakeRequested:
     """Ask for unlocked sHOLD back, as HOLD, 7 days later. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
     await _need_unlocked(
@@ -181,7 +181,7 @@ async def unstake_hold(wallet: DevWallet, deployment: Deployment, amount: int) -
     return _requested(receipt, contracts.staking, "HOLD")
 
 
-async def mint(wallet: DevWallet, deployment: Deployment, diem_out: int, *, max_lock: int | None = None) -> Minted:
+async def mint(wallet: Wallet, deployment: Deployment, diem_out: int, *, max_lock: int | None = None) -> Minted:
     """Mint exactly `diem_out`, locking at most `max_lock` sHOLD (1 % over the quote when None). Raises NotEnough, Reverted."""
     staking = Contracts.of(deployment).staking
     what = f"Minting {shown(diem_out, 'DIEM')}"
@@ -198,14 +198,14 @@ async def mint(wallet: DevWallet, deployment: Deployment, diem_out: int, *, max_
     return _minted(receipt, staking)
 
 
-async def mint_by_lock(wallet: DevWallet, deployment: Deployment, amount_to_lock: int, *, least_out: int = 0) -> Minted:
+async def mint_by_lock(wallet: Wallet, deployment: Deployment, amount_to_lock: int, *, least_out: int = 0) -> Minted:
     """Mint what locking `amount_to_lock` sHOLD pays for, at least `least_out` DIEM. Raises Reverted."""
     staking = Contracts.of(deployment).staking
     what = f"Minting DIEM for {shown(amount_to_lock, 'sHOLD')}"
     return _minted(await wallet.send(staking, "mint", amount_to_lock, least_out, what=what), staking)
 
 
-async def burn(wallet: DevWallet, deployment: Deployment, diem: int, *, least_unlocked: int = 0) -> Burned:
+async def burn(wallet: Wallet, deployment: Deployment, diem: int, *, least_unlocked: int = 0) -> Burned:
     """Burn DIEM, unlocking sHOLD of the wallet's own position, pro rata. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
     await _need(wallet, contracts.diem, "DIEM", diem, "Staked DIEM comes back with `freehold unstake diem`.")
@@ -222,7 +222,7 @@ async def burn(wallet: DevWallet, deployment: Deployment, diem: int, *, least_un
 
 
 async def stake_diem(
-    wallet: DevWallet,
+    wallet: Wallet,
     deployment: Deployment,
     amount: int,
     *,
@@ -251,7 +251,7 @@ async def stake_diem(
 
 
 async def unstake_diem(
-    wallet: DevWallet,
+    wallet: Wallet,
     deployment: Deployment,
     amount: int,
     *,
@@ -267,7 +267,7 @@ async def unstake_diem(
     return _requested(receipt, vault, "DIEM")
 
 
-async def cancel(wallet: DevWallet, deployment: Deployment, token: str, request_id: int) -> UnstakeCancelled:
+async def cancel(wallet: Wallet, deployment: Deployment, token: str, request_id: int) -> UnstakeCancelled:
     """Cancel a request to unstake HOLD or DIEM. Raises Reverted."""
     contract = _staked_in(deployment, token)
     what = f"Cancelling request {request_id}"
@@ -276,7 +276,7 @@ async def cancel(wallet: DevWallet, deployment: Deployment, token: str, request_
     return UnstakeCancelled(*_done(receipt), token=token, id=request_id, amount=said["amount"])
 
 
-async def withdraw(wallet: DevWallet, deployment: Deployment, token: str, request_id: int) -> Withdrawn:
+async def withdraw(wallet: Wallet, deployment: Deployment, token: str, request_id: int) -> Withdrawn:
     """Take out a request to unstake HOLD or DIEM that has cooled. Raises Reverted."""
     contract = _staked_in(deployment, token)
     what = f"Withdrawing request {request_id}"
@@ -286,7 +286,7 @@ async def withdraw(wallet: DevWallet, deployment: Deployment, token: str, reques
 
 
 async def redirect(
-    wallet: DevWallet,
+    wallet: Wallet,
     deployment: Deployment,
     amount: int,
     *,
@@ -315,7 +315,7 @@ async def redirect(
 
 
 async def deposit(
-    wallet: DevWallet, deployment: Deployment, amount: int, *, beneficiary: str | None = None
+    wallet: Wallet, deployment: Deployment, amount: int, *, beneficiary: str | None = None
 ) -> DepositMade:
     """Pay USDC for prepaid credit. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
@@ -328,7 +328,7 @@ async def deposit(
     return DepositMade(*_done(receipt), amount=said["amount"], beneficiary=said["beneficiary"])
 
 
-async def transfer(wallet: DevWallet, deployment: Deployment, token: str, amount: int, to: str) -> Transferred:
+async def transfer(wallet: Wallet, deployment: Deployment, token: str, amount: int, to: str) -> Transferred:
     """Send HOLD, DIEM or USDC. Raises NotEnough, Reverted, InvalidRequest."""
     contracts = Contracts.of(deployment)
     tokens = {"HOLD": contracts.hold, "DIEM": contracts.diem, "USDC": contracts.usdc}
@@ -385,19 +385,19 @@ def shown(amount: int, token: str) -> str:
     return f"{format_units(amount, decimals=DECIMALS[token])} {token}"
 
 
-async def _need(wallet: DevWallet, token: Contract, symbol: str, amount: int, mend: str) -> None:
+async def _need(wallet: Wallet, token: Contract, symbol: str, amount: int, mend: str) -> None:
     has = await wallet.read(token, "balanceOf", wallet.address)
     if has < amount:
         raise NotEnough(name=wallet.name, has=shown(has, symbol), needs=shown(amount, symbol), mend=mend)
 
 
-async def _need_unlocked(wallet: DevWallet, staking: Contract, amount: int, *, needs: str, mend: str) -> None:
+async def _need_unlocked(wallet: Wallet, staking: Contract, amount: int, *, needs: str, mend: str) -> None:
     unlocked = await wallet.read(staking, "unlockedOf", wallet.address)
     if unlocked < amount:
         raise NotEnough(name=wallet.name, has=f"{shown(unlocked, 'sHOLD')} unlocked", needs=needs, mend=mend)
 
 
-async def _approve(wallet: DevWallet, token: Contract, spender: Contract, amount: int) -> None:
+async def _approve(wallet: Wallet, token: Contract, spender: Contract, amount: int) -> None:
     if await wallet.read(token, "allowance", wallet.address, spender.address) < amount:
         await wallet.send(token, "approve", spender.address, amount, what=f"Approving {spender.name}")
 

@@ -1,6 +1,10 @@
-"""Wallets of the dev chain: accounts that the node holds unlocked, by name. No private key is ever in this process."""
+"""Wallets: what each does in the same way, and those of the dev chain, which the node holds unlocked, by name.
+
+No private key of a dev wallet is ever in this process; `keywallet.py` has wallets with a key of their own.
+"""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -46,27 +50,27 @@ async def addresses(rpc: Rpc) -> dict[str, str]:
     return {name: to_checksum_address(account) for name, account in zip(NAMES, accounts, strict=False)}
 
 
-class DevWallet:
-    """One named wallet; open it with `await DevWallet.open(rpc, "alice")`."""
+class Wallet(ABC):
+    """An address that can sign and send."""
 
     def __init__(self, rpc: Rpc, name: str, address: str, *, timeout_s: float = 60.0) -> None:
+        """`timeout_s`: how long `send` waits for a transaction to be mined."""
         self.rpc = rpc
         self.name = name
         self.address = address
         self.timeout_s = timeout_s
 
-    @classmethod
-    async def open(cls, rpc: Rpc, name: str) -> Self:
-        """Raises WalletRefused off the dev chain, and for a name that no wallet has."""
-        known = await addresses(rpc)
-        if name not in known:
-            raise WalletRefused(reason=f"There is no dev wallet {name!r}. There are {', '.join(known)}.")
-        return cls(rpc, name, known[name])
-
+    @abstractmethod
     async def sign(self, message: str) -> str:
-        """EIP-191 signature of a text (personal_sign), as hex; the node makes it."""
-        signature: str = await self.rpc.call("personal_sign", "0x" + message.encode().hex(), self.address)
-        return signature
+        """EIP-191 signature of a text (personal_sign), as hex."""
+
+    @abstractmethod
+    async def sign_typed(self, data: Mapping[str, Any]) -> str:
+        """EIP-712 signature of typed data, as hex."""
+
+    @abstractmethod
+    async def transmit(self, to: str, data: str, *, gas: int) -> str:
+        """Send a transaction with at most so much gas, and don't wait for it; its hash. Raises RpcError."""
 
     async def read(self, contract: Contract, function: str, *arguments: Any, what: str | None = None) -> Any:
         """The result of a view function, as this wallet. `what` names it in a refusal."""
@@ -80,7 +84,7 @@ class DevWallet:
         call = {"from": self.address, "to": contract.address, "data": contract.call(function, *arguments)}
         try:
             gas = int(await self.rpc.call("eth_estimateGas", call), 16)
-            sent = await self.rpc.call("eth_sendTransaction", {**call, "gas": hex(gas * 13 // 10)})
+            sent = await self.transmit(call["to"], call["data"], gas=gas * 13 // 10)
         except RpcError as error:
             raise _reverted(what, error) from None
         receipt = await self._mined(sent, what)
@@ -112,6 +116,34 @@ class DevWallet:
         except RpcError as error:
             return _reverted(what, error)
         return Reverted(what=what, reason="the chain's state changed while it was on its way; try again")
+
+
+class DevWallet(Wallet):
+    """One named wallet of the dev chain; open it with `await DevWallet.open(rpc, "alice")`."""
+
+    @classmethod
+    async def open(cls, rpc: Rpc, name: str) -> Self:
+        """Raises WalletRefused off the dev chain, and for a name that no wallet has."""
+        known = await addresses(rpc)
+        if name not in known:
+            raise WalletRefused(reason=f"There is no dev wallet {name!r}. There are {', '.join(known)}.")
+        return cls(rpc, name, known[name])
+
+    async def sign(self, message: str) -> str:
+        """The node makes it."""
+        signature: str = await self.rpc.call("personal_sign", "0x" + message.encode().hex(), self.address)
+        return signature
+
+    async def sign_typed(self, data: Mapping[str, Any]) -> str:
+        """The node makes it."""
+        signature: str = await self.rpc.call("eth_signTypedData_v4", self.address, data)
+        return signature
+
+    async def transmit(self, to: str, data: str, *, gas: int) -> str:
+        """The node signs."""
+        call = {"from": self.address, "to": to, "data": data, "gas": hex(gas)}
+        sent: str = await self.rpc.call("eth_sendTransaction", call)
+        return sent
 
 
 async def read(
