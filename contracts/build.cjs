@@ -5,7 +5,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const solc = require("solc");
 
-const DEPLOYABLE = ["CapacityVault", "Diem", "FreeholdTimelock", "Hold", "Prepaid", "Staking", "Strip", "Strips"];
+const DEPLOYABLE = ["CapacityVault", "Diem", "EpochBook", "FreeholdTimelock", "Hold", "Prepaid", "Staking", "Strip", "Strips", "TwapOracle"];
 const source = path.join(__dirname, "src");
 const output = path.resolve(process.argv[2] ?? path.join(__dirname, "../src/freehold/chain/artifacts"));
 
@@ -27,7 +27,7 @@ const input = {
 };
 
 function read(name) {
-  const file = require.resolve(name, { paths: [__dirname] });
+  const file = name.startsWith("vendor/") ? path.join(__dirname, name) : require.resolve(name, { paths: [__dirname] });
   return { contents: fs.readFileSync(file, "utf8") };
 }
 

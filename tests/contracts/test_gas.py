@@ -49,8 +49,11 @@ class Meter:
         assert int(receipt["status"], 16) == 1, function
         return int(receipt["gasUsed"], 16)
 
-    async def note(self, contract: Contract, function: str, *args: Any, when: str = "") -> None:
-        self.rows.append((f"{contract.name}.{function}{when}", await self.send(contract, function, *args)))
+    async def note(
+        self, contract: Contract, function: str, *args: Any, when: str = "", sender: str | None = None
+    ) -> None:
+        gas = await self.send(contract, function, *args, sender=sender)
+        self.rows.append((f"{contract.name}.{function}{when}", gas))
 
     async def wait(self, seconds: int) -> None:
         self.now_s += seconds
@@ -126,6 +129,12 @@ async def table() -> str:
 
         await meter.note(contracts.prepaid, "deposit", alice, 5_000_000, when=", first of all")
         await meter.note(contracts.prepaid, "deposit", alice, 5_000_000)
+        book, day = contracts.book, meter.now_s // DAY_S - 1
+        purse = (0, 10**9, 4 * 10**8, 6 * 10**8, 0)
+        for when in (", first of all", ""):
+            await meter.note(book, "publish", day, b"\x01" * 32, (purse,) * 4, sender=operator, when=when)
+            day += 1
+            await meter.wait(DAY_S)
         return HEAD + "".join(f"| {verb} | {gas:,} |\n" for verb, gas in meter.rows)
 
 

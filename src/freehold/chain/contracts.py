@@ -47,6 +47,15 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "UnknownSeries": ("nothing was ever split to {month:month}",),
     "NotMatured": ("the principal of {month:month} can be redeemed from {maturesAt:time} on",),
     "MonthOver": ("no whole day of {month:month} is left to redirect: it ends at {endsAt:time}",),
+    "NotPublisher": ("{caller} may not publish: {publisher} does",),
+    "NotNextDay": ("day {day} is not the next one to publish: {nextDay} is",),
+    "DayNotOver": ("day {day} ends at {endsAt:time}, and the chain's time is {timestamp:time}",),
+    "PurseUneven": ("the day's {purse} doesn't add up: {came:9} USD came and {went:9} USD went",),
+    "PurseCarried": (
+        "the day's {purse} can't be carried over: it opens with {opening:9} and closes with {closing:9} USD",
+    ),
+    "PurseBroken": ("the day's {purse} opens with {opening:9} USD, and the day before closed with {closedWith:9}",),
+    "UsedWithoutReceipts": ("the day has no receipts, and {used:9} USD were used",),
     "NotStrips": ("only the strips contract may do that",),
     "NothingToClaim": ("{owner} has earned nothing that isn't claimed",),
     "AboveCeiling": ("{perSecond:18} HOLD a second is above the ceiling of {ceiling:18}",),
@@ -74,6 +83,7 @@ class Contracts:
     prepaid: Contract
     usdc: Contract
     strips: Contract
+    book: Contract
 
     @classmethod
     def of(cls, deployment: Deployment) -> "Contracts":
@@ -86,12 +96,13 @@ class Contracts:
             prepaid=template("Prepaid").at(where["prepaid"]),
             usdc=Contract(ERC20, address=where["usdc"], name="USDC"),
             strips=template("Strips").at(where["strips"]),
+            book=template("EpochBook").at(where["book"]),
         )
 
 
 def why(data: bytes | None, said: str) -> tuple[str | None, str]:
     """A revert's error name and its sentence; `said` is what the node said, for a revert that explains nothing."""
-    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "Strips", "Strip", "FreeholdTimelock")
+    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "Strips", "Strip", "EpochBook", "FreeholdTimelock")
     failure = decode_failure(data, (template(name) for name in names))
     return (failure.name, explain(failure)) if failure else (None, said)
 

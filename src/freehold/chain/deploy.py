@@ -92,6 +92,7 @@ async def deploy_dev(
     where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING)
     where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
     where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
+    where["book"] = _plan_own(plan, "EpochBook", where["timelock"], operator, operator)
     _plan_settings(plan, where, operator, url)
     await _carry_out(rpc, plan)
     staking = template("Staking").at(where["staking"])

@@ -10,8 +10,8 @@ from eth_utils.address import is_address, to_checksum_address
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.problems import DeploymentBroken
 
-CONTRACTS = ("hold", "staking", "diem", "vault", "prepaid", "usdc", "timelock", "strips")
-SINCE_THE_FIRST = ("strips",)
+CONTRACTS = ("hold", "staking", "diem", "vault", "prepaid", "usdc", "timelock", "strips", "book")
+SINCE_THE_FIRST = ("strips", "book")
 """Contracts that a deployment file of an older Freehold doesn't name."""
 ABSENT = "0x" + "00" * 20
 _NUMBERS = ("chain_id", "from_block", "confirmations")

@@ -12,7 +12,7 @@ class Deployment:
 
     chain_id: int
     contracts: Mapping[str, str]
-    """hold, staking, diem, vault, prepaid, usdc, timelock, strips."""
+    """hold, staking, diem, vault, prepaid, usdc, timelock, strips, book."""
     operator: str
     """The operator whose stakes this gateway honours."""
     from_block: int
