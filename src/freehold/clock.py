@@ -3,7 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Protocol
 
 DAY_S = 86_400
@@ -57,6 +57,11 @@ class Day:
     def of(cls, at_s: float) -> "Day":
         """The day that contains unix time `at_s`."""
         return cls(int(at_s // DAY_S))
+
+    @classmethod
+    def parse(cls, text: str) -> "Day":
+        """The day written as `YYYY-MM-DD`. Raises ValueError."""
+        return cls(date.fromisoformat(text).toordinal() - date(1970, 1, 1).toordinal())
 
     @property
     def start_s(self) -> int:

@@ -155,7 +155,7 @@ def tornado(swings: Sequence[Swing], base: float, *, summary: str, tick: Callabl
     ordered = sorted(swings, key=lambda swing: -abs(swing.high - swing.low))
     values = [base, *(value for swing in ordered for value in (swing.low, swing.high))]
     low, high = _spread(min(values), max(values))
-    names, row = 214, 30
+    names, row = 228, 30
     height = row * len(ordered) + 34
 
     def at(value: float) -> float:
