@@ -132,7 +132,7 @@ def draw(plot: Plot) -> str:
     for mark in plot.marks:
         parts.append(_mark(mark, _right(plot), (low_x, high_x), (low_y, high_y), at_x, at_y))
     return (
-        f'<svg class=plot viewBox="0 0 {_right(plot) + RIGHT} {HEIGHT}" role="img" aria-label="{escape(plot.summary)}">'
+        f'<svg class="plot" viewBox="0 0 {_right(plot) + RIGHT} {HEIGHT}" role="img" aria-label="{escape(plot.summary)}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -145,7 +145,7 @@ def key(plot: Plot) -> str:
         for layer in plot.layers
         if layer.name
     )
-    return f"<p class=key>{shown}</p>" if shown else ""
+    return f'<p class="key">{shown}</p>' if shown else ""
 
 
 def tornado(swings: Sequence[Swing], base: float, *, summary: str, tick: Callable[[float], str] = plain) -> str:
@@ -164,19 +164,19 @@ def tornado(swings: Sequence[Swing], base: float, *, summary: str, tick: Callabl
     parts = []
     for index, swing in enumerate(ordered):
         top = index * row + 6
-        parts.append(f'<text class=name x="{names - 8}" y="{top + 14:.0f}">{escape(swing.name)}</text>')
+        parts.append(f'<text class="name" x="{names - 8}" y="{top + 14:.0f}">{escape(swing.name)}</text>')
         for value, tone, said in ((swing.low, "less", swing.low_said), (swing.high, "more", swing.high_said)):
             left, right = sorted((at(base), at(value)))
             parts.append(
-                f'<rect class={tone} x="{left:.1f}" y="{top}" width="{max(right - left, 1):.1f}" height="{row - 10}">'
+                f'<rect class="{tone}" x="{left:.1f}" y="{top}" width="{max(right - left, 1):.1f}" height="{row - 10}">'
                 f"<title>{escape(f'{swing.name} {said}: {tick(value)}')}</title></rect>"
             )
     bottom = row * len(ordered) + 6
-    parts.append(f'<line class=base x1="{at(base):.1f}" x2="{at(base):.1f}" y1="0" y2="{bottom}"/>')
+    parts.append(f'<line class="base" x1="{at(base):.1f}" x2="{at(base):.1f}" y1="0" y2="{bottom}"/>')
     for value in ticks(low, high, most=5):
-        parts.append(f'<text class=tick x="{at(value):.1f}" y="{bottom + 18}">{escape(tick(value))}</text>')
+        parts.append(f'<text class="tick" x="{at(value):.1f}" y="{bottom + 18}">{escape(tick(value))}</text>')
     return (
-        f'<svg class=plot viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(summary)}">'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(summary)}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -218,14 +218,14 @@ def _axes(
     parts = []
     for value in ticks(*ys, most=5):
         y = at_y(value)
-        parts.append(f'<line class=grid x1="{LEFT}" x2="{_right(plot)}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class=left x="{LEFT - 6}" y="{y + 4:.1f}">{escape(plot.y_tick(value))}</text>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{_right(plot)}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="left" x="{LEFT - 6}" y="{y + 4:.1f}">{escape(plot.y_tick(value))}</text>')
     for value in ticks(*xs, most=7, whole=plot.whole_x):
-        parts.append(f'<text class=tick x="{at_x(value):.1f}" y="{floor + 16}">{escape(plot.x_tick(value))}</text>')
+        parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{floor + 16}">{escape(plot.x_tick(value))}</text>')
     middle = (LEFT + _right(plot)) / 2
-    parts.append(f'<text class=axis x="{middle:.0f}" y="{HEIGHT - 6}">{escape(plot.x_name)}</text>')
+    parts.append(f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 6}">{escape(plot.x_name)}</text>')
     parts.append(
-        f'<text class=axis transform="translate(12 {(TOP + floor) / 2:.0f}) rotate(-90)">{escape(plot.y_name)}</text>'
+        f'<text class="axis" transform="translate(12 {(TOP + floor) / 2:.0f}) rotate(-90)">{escape(plot.y_name)}</text>'
     )
     return "".join(parts)
 
@@ -266,14 +266,14 @@ def _mark(
         x = at_x(mark.x)
         right = x > end * 0.7
         return (
-            f'<line class=mark x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>'
+            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>'
             f'<text class="said{" before" if right else ""}" x="{x + (-5 if right else 5):.1f}" y="{TOP + 12}">'
             f"{escape(mark.name)}</text>"
         )
     if mark.y is not None and ys[0] <= mark.y <= ys[1]:
         y = at_y(mark.y)
         return (
-            f'<line class=mark x1="{LEFT}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<line class="mark" x1="{LEFT}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="said before" x="{end - 4}" y="{y - 5:.1f}">{escape(mark.name)}</text>'
         )
     return ""
