@@ -65,6 +65,10 @@ class Anvil:
         self._drain = asyncio.create_task(self._process.stdout.read())
         self.rpc = Rpc(f"http://127.0.0.1:{self._port}")
 
+    @property
+    def port(self) -> int:
+        return self._port
+
     async def stop(self, *, kill: bool = False) -> None:
         """End it; `kill` as kill -9 does, so that only what the last dump holds survives."""
         _running.discard(self)

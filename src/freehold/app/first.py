@@ -8,18 +8,19 @@ import json
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from freehold.app.plan import Plan, first_chat_model, load_deployment
+from freehold.app.plan import Plan, first_chat_model, load_deployment, takes_payments
 from freehold.app.settings import Settings, checkout
 from freehold.chain import deployments, verbs
 from freehold.chain.deploy import DEV_CONFIRMATIONS, deploy_dev
 from freehold.chain.dev import fund
+from freehold.chain.keystore import open_secret
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.rpc import Rpc
 from freehold.chain.wallet import DevWallet
@@ -145,6 +146,7 @@ def plan(
     upstreams: Sequence[Mapping[str, Any]],
     public_url: str,
     started_at_s: float,
+    operator_secret: bytes | None = None,
 ) -> Plan:
     """What the workers are told."""
     return Plan(
@@ -166,7 +168,42 @@ def plan(
         run=str(settings.data / "run"),
         supervisor=os.getpid(),
         answer_key=settings.answer_key or _ensure_answer_key(settings.data / "answers.key"),
+        x402=settings.x402,
+        x402_least=settings.x402_least,
+        operator_secret=operator_secret.hex() if operator_secret else None,
     )
+
+
+def check_payments(settings: Settings, chain_id: int) -> None:
+    """Raises HostError where payments by x402 are wanted and nobody could carry them to the chain."""
+    wanted = takes_payments(settings.x402, chain_id)
+    if wanted and chain_id != DEV_CHAIN_ID and settings.operator_keystore is None:
+        raise HostError(
+            "Payments by x402 need a wallet that carries them to the chain: name its keystore file in "
+            "FREEHOLD_OPERATOR_KEYSTORE, or leave FREEHOLD_X402 off."
+        )
+
+
+def open_operator(settings: Settings, ask: Callable[[str], str] | None) -> bytes | None:
+    """The key of the wallet that carries payments, decrypted; None when no keystore is set.
+
+    `ask` asks a person for the password, where there is one. Raises HostError, WalletRefused.
+    """
+    keystore, file = settings.operator_keystore, settings.operator_password_file
+    if keystore is None:
+        return None
+    if file is not None:
+        try:
+            password = file.read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise HostError(f"The password file {file} can't be read: {(error.strerror or 'error').lower()}.") from None
+    elif ask is not None:
+        password = ask(f"Password of {keystore}: ")
+    else:
+        raise HostError(
+            f"{keystore} needs its password, and nobody can be asked: name it in FREEHOLD_OPERATOR_PASSWORD_FILE."
+        )
+    return open_secret(keystore, password)
 
 
 def _ensure_answer_key(path: Path) -> str:

@@ -27,24 +27,36 @@ class Follower(Protocol):
     async def follow(self, progress: Progress) -> object: ...
 
 
-async def run_jobs(database: Database, reader: LogReader, follower: Follower, ledger: Ledger) -> None:
+class Payments(Protocol):
+    """What goes on with payments that nobody waits for."""
+
+    async def run(self) -> None: ...
+
+
+async def run_jobs(
+    database: Database, reader: LogReader, follower: Follower, ledger: Ledger, payments: Payments | None = None
+) -> None:
     """Wait for the lead, then work until it is lost; for ever, until cancelled."""
     while True:
         try:
             async with database.leader(LOCK) as lock:
                 log.info("this worker runs the background jobs")
-                await _while_leading(lock, reader, follower, ledger)
+                await _while_leading(lock, reader, follower, ledger, payments)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Problem) as lost:
             log.warning("the background jobs pause: %s", lost)
         await asyncio.sleep(AGAIN_S)
 
 
-async def _while_leading(lock: asyncpg.Connection, reader: LogReader, follower: Follower, ledger: Ledger) -> None:
+async def _while_leading(
+    lock: asyncpg.Connection, reader: LogReader, follower: Follower, ledger: Ledger, payments: Payments | None
+) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_follow(reader, follower), name="chain"),
             group.create_task(ledger_jobs.run(ledger), name="ledger"),
         ]
+        if payments is not None:
+            tasks.append(group.create_task(payments.run(), name="payments"))
         # A lost connection loses the lock: another worker may lead by then.
         while not lock.is_closed():
             with contextlib.suppress(asyncpg.InterfaceError):

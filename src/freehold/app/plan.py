@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.chain import deployments
-from freehold.chain.model import Deployment
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.model import Kind
 
@@ -41,6 +41,12 @@ class Plan:
     """Its process id."""
     answer_key: str | None = None
     """Of stored answers, in hexadecimal digits; None: one that ends with the worker."""
+    x402: bool | None = None
+    """Whether payments are taken; None: on the dev chain."""
+    x402_least: int = 1_000
+    """The least that a call is asked for, base units of USDC."""
+    operator_secret: str | None = None
+    """Key of the wallet that carries payments to the chain, in hexadecimal digits; None: the dev chain's operator."""
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -56,6 +62,11 @@ def load_deployment(path: Path, operator: str | None, confirmations: int | None)
     if operator is not None:
         found = replace(found, operator=operator)
     return found if confirmations is None else replace(found, confirmations=confirmations)
+
+
+def takes_payments(x402: bool | None, chain_id: int) -> bool:
+    """Whether payments by x402 are taken: as the setting says, else on the dev chain."""
+    return chain_id == DEV_CHAIN_ID if x402 is None else x402
 
 
 def first_chat_model(catalogue: Catalogue) -> str:

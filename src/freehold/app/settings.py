@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from freehold.money import USDC_DECIMALS, AmountError, parse_units
+
 FILE = "freehold.toml"
 PREFIX = "FREEHOLD_"
 CLIENT = {
@@ -85,6 +87,14 @@ def _answer_key(value: object) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError("64 hexadecimal digits")
     return text
+
+
+def _usdc(value: object) -> int:
+    """USDC as base units."""
+    try:
+        return parse_units(str(value), decimals=USDC_DECIMALS)
+    except AmountError:
+        raise ValueError("an amount of USDC such as 0.001, with at most 6 decimal places") from None
 
 
 def _choice(*known: str) -> Callable[[object], str]:
@@ -190,6 +200,21 @@ class Settings:
     )
     body_limit_bytes: int = _setting(
         16 * 1024 * 1024, "Largest body of a model call.", _number(1_024, 1024 * 1024 * 1024)
+    )
+    x402: bool | None = _setting(
+        None, "Take payments by x402: calls without an account, and top-ups. Off the dev chain it needs `operator_keystore`.",
+        _flag, shown="true on the dev chain, else false",
+    )  # fmt: skip
+    x402_least: int = _setting(
+        1_000, "The least USDC that a call without an account is asked for; each payment costs a transaction.",
+        _usdc, shown="0.001",
+    )  # fmt: skip
+    operator_keystore: Path | None = _setting(
+        None, "Keystore file of the wallet that carries x402 payments to the chain and pays their gas.", _path,
+        shown="the operator's own, on the dev chain",
+    )  # fmt: skip
+    operator_password_file: Path | None = _setting(
+        None, "File with the password of `operator_keystore`.", _path, shown="asked for at the start"
     )
     answer_key: str | None = _setting(
         None, "Key that answers kept for an Idempotency-Key are sealed with; the same on every host of one database.",

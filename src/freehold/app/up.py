@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import getpass
 import json
 import os
 import secrets
@@ -28,6 +29,7 @@ from typing import Any
 from freehold.app import first, reload
 from freehold.app.plan import Plan
 from freehold.app.settings import Settings, SettingsError, child_environment, config_folder
+from freehold.chain.problems import WalletRefused
 from freehold.host.anvil import GENESIS_S, Anvil, program_in
 from freehold.host.postgres import Postgres
 from freehold.host.process import Child, HostError, end_leftover, write_private
@@ -70,7 +72,7 @@ def up(settings: Settings, *, again: Callable[[], Settings] | None = None) -> in
     except _Stopped:
         say("Stopped.")
         return 0
-    except (CannotStart, HostError, SettingsError) as reason:
+    except (CannotStart, HostError, SettingsError, WalletRefused) as reason:
         sys.stderr.write(f"{reason}\n")
         return 1 if supervisor.served else 2
     return 0
@@ -180,6 +182,7 @@ class _Supervisor:
         settings = self._settings
         began_s = time.monotonic()
         first.check_upstreams(settings.upstreams)
+        operator_secret = first.open_operator(settings, getpass.getpass if sys.stdin.isatty() else None)
         self._take_data()
         self._end_leftovers()
         self._listener = _bind(settings.host, settings.port)
@@ -193,6 +196,7 @@ class _Supervisor:
         if self._anvil is not None:
             self._anvil.step_back(GENESIS_S)
         deployment = asyncio.run(first.ensure_deployment(settings, deployment_file, rpc_url, url, self._say))
+        first.check_payments(settings, deployment.chain_id)
         upstreams = self._upstreams(model)
         self._first_upstreams = upstreams
         credentials = asyncio.run(
@@ -214,6 +218,7 @@ class _Supervisor:
             upstreams=upstreams,
             public_url=url,
             started_at_s=self._started_at_s,
+            operator_secret=operator_secret,
         )
         self._plan = plan
         (self._run / "reload.json").unlink(missing_ok=True)

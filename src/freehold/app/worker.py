@@ -25,13 +25,16 @@ import uvicorn
 
 from freehold.allowance.allowance import Allowance
 from freehold.app import logs
+from freehold.app.advice import Advice
 from freehold.app.jobs import run_jobs
-from freehold.app.plan import Plan, first_chat_model
+from freehold.app.plan import Plan, first_chat_model, takes_payments
 from freehold.app.reload import Reload, read_upstreams_of
-from freehold.chain.model import DEV_CHAIN_ID
+from freehold.chain.keywallet import KeyWallet
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
 from freehold.chain.store import Store
+from freehold.chain.wallet import DevWallet, Wallet
 from freehold.clock import SystemClock
 from freehold.console.page import with_pages
 from freehold.db import Database
@@ -42,6 +45,9 @@ from freehold.gateway.door import Door
 from freehold.gateway.metrics import Counted, CountedLedger, Metrics
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.x402.facilitator import Facilitator
+from freehold.gateway.x402.payments import Payments
+from freehold.gateway.x402.settings import PaymentSettings
 from freehold.identity.identity import Identity
 from freehold.identity.settings import IdentitySettings
 from freehold.ledger.ledger import Ledger
@@ -121,8 +127,9 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         store = Store(database)
         allowance = Allowance(ledger, store, identity, deployment)
         dev = deployment.chain_id == DEV_CHAIN_ID
+        payments = _payments(plan, database, rpc, deployment, ledger, identity)
         reader = LogReader(rpc, database, deployment, accept_new_chain=dev)
-        jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger), name="jobs")
+        jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger, payments), name="jobs")
         stack.push_async_callback(_cancel, jobs)
         watching = asyncio.create_task(_watch_upstreams(catalogue, metrics), name="upstreams")
         stack.push_async_callback(_cancel, watching)
@@ -136,6 +143,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
                 default_output_tokens=plan.default_output_tokens, body_limit_bytes=plan.body_limit_bytes
             ),
             answers=Answers(bytes.fromhex(plan.answer_key) if plan.answer_key else None),
+            payments=payments,
         )
         stack.push_async_callback(door.finish)
         services = AccountServices(
@@ -148,11 +156,34 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             deployment=deployment,
             status=_Status(plan, rpc, store, ledger),
             settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
+            payments=payments,
             metrics=folder,
+            plan=Advice(),
             reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
         yield build(Counted(door, metrics), pages), door
+
+
+def _payments(
+    plan: Plan, database: Database, rpc: Rpc, deployment: Deployment, ledger: Ledger, identity: Identity
+) -> Payments | None:
+    """What takes payments by x402; None where they are off."""
+    secret = bytes.fromhex(plan.operator_secret) if plan.operator_secret else None
+    if not takes_payments(plan.x402, deployment.chain_id):
+        return None
+
+    async def sender() -> Wallet:
+        return KeyWallet(rpc, secret, name="the operator") if secret else await DevWallet.open(rpc, "operator")
+
+    return Payments(
+        database,
+        ledger=ledger,
+        accounts=identity,
+        facilitator=Facilitator(rpc, deployment, sender),
+        clock=SystemClock(),
+        settings=PaymentSettings(public_url=plan.public_url, least_units=plan.x402_least),
+    )
 
 
 async def _watch_upstreams(catalogue: Catalogue, metrics: Metrics) -> None:

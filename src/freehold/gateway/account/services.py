@@ -1,12 +1,14 @@
 """What the account API is given, and what it knows of siblings through a narrow door."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from freehold.chain.model import Deployment
+from freehold.clock import Day
 from freehold.db import Database
+from freehold.gateway.x402.payments import Payments
 from freehold.identity.identity import Identity
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Difference
@@ -55,6 +57,19 @@ class AccountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanAsked:
+    """What an account asks the planner."""
+
+    today: Day
+    """The day that runs, by ledger time; it isn't counted."""
+    spent: Sequence[tuple[Day, int]]
+    """Nano-USD charged on each day that has calls."""
+    calls: int
+    given: Mapping[str, float]
+    """Assumptions by their names; the others are defaults."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccountServices:
     """The domains below. `status` tells how the server is."""
 
@@ -69,5 +84,9 @@ class AccountServices:
     settings: AccountSettings = AccountSettings()
     reload: Callable[[], Awaitable[str]] | None = None
     """Reads the configuration again; says in a sentence what came of it, or raises what refuses it."""
+    plan: Callable[[PlanAsked], Awaitable[Mapping[str, Any]]] | None = None
+    """Plans, and gives the plan's document. Raises Problem for what can't be planned."""
+    payments: Payments | None = None
+    """What takes payments by x402; None: nothing does."""
     metrics: Path | None = None
     """Folder of this server's workers' numbers."""

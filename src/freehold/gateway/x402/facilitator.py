@@ -4,7 +4,7 @@ The token's contract decides whether an authorization is good; this only tries i
 gas and has words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,7 +54,8 @@ TOKEN = [
 class Sender(Protocol):
     """A wallet that pays the gas."""
 
-    address: str
+    @property
+    def address(self) -> str: ...
 
     async def transmit(self, to: str, data: str, *, gas: int) -> str:
         """Send a transaction, and don't wait for it; its hash."""
@@ -86,10 +87,12 @@ class Seen:
 class Facilitator:
     """Verifies and submits authorizations of one token, to one treasury."""
 
-    def __init__(self, rpc: Rpc, deployment: Deployment, sender: Sender) -> None:
+    def __init__(self, rpc: Rpc, deployment: Deployment, open_sender: Callable[[], Awaitable[Sender]]) -> None:
+        """`open_sender` is asked once, at the first payment: the node may not be there at the start."""
         self._rpc = rpc
         self._deployment = deployment
-        self._sender = sender
+        self._open_sender = open_sender
+        self._sender: Sender | None = None
         self._token = Contract(TOKEN, address=deployment.contracts["usdc"], name="USDC")
         self._terms: Terms | None = None
 
@@ -138,7 +141,7 @@ class Facilitator:
     async def submit(self, signed: Authorization) -> str:
         """Send it to the chain; the transaction's hash. Raises Unacceptable, NodeUnavailable, RpcError."""
         gas = await self._gas(signed)
-        return await self._sender.transmit(self._token.address, self._call(signed), gas=gas * 13 // 10)
+        return await (await self._from()).transmit(self._token.address, self._call(signed), gas=gas * 13 // 10)
 
     async def look(self, signed: Authorization, *, from_block: int, tx_hash: str | None) -> Seen:
         """What has become of it. `from_block`: it was not used before; `tx_hash`: where it was sent last."""
@@ -205,7 +208,7 @@ class Facilitator:
 
     async def _gas(self, signed: Authorization) -> int:
         """Gas of submitting it. Raises Unacceptable when the token refuses."""
-        call = {"from": self._sender.address, "to": self._token.address, "data": self._call(signed)}
+        call = {"from": (await self._from()).address, "to": self._token.address, "data": self._call(signed)}
         try:
             return int(await self._rpc.call("eth_estimateGas", call), 16)
         except RpcError as error:
@@ -213,6 +216,11 @@ class Facilitator:
                 raise
             said = why(error.data, error.reason)[1].rstrip(".")
             raise Unacceptable(f"USDC says: {said}") from None
+
+    async def _from(self) -> Sender:
+        if self._sender is None:
+            self._sender = await self._open_sender()
+        return self._sender
 
     def _call(self, signed: Authorization) -> str:
         return self._token.call(

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from freehold.gateway.admission import Admitted, Bounds, bound
+from freehold.gateway.admission import Admitted, Bounds, bound, served
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.asking import Ask
 from freehold.gateway.authority import TRIES
@@ -92,7 +92,7 @@ async def required(payments: Payments, path: str, units: int, *, error: str = ""
 
 def _quote(ask: Ask, door: "Door", book: PriceBook) -> Quote:
     """The worst case, held whole: a payment can't grow with a stream. Raises as `admit` does."""
-    serving = door.catalogue.serving(ask.model)
+    serving = served(door, ask)
     bounds = bound(ask, serving.model, door.settings)
     bounds = replace(bounds, least_output=bounds.output, in_steps=False)
     price = book.prices.get(serving.model.id)

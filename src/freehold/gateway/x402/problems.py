@@ -3,6 +3,14 @@
 from freehold.problems import Problem
 
 
+class NotTaken(Problem):
+    """This server takes no payments by x402. Deposit USDC on its chain instead, with `freehold deposit`."""
+
+    status = 404
+    code = "not_found"
+    retry = False
+
+
 class PaymentRequired(Problem):
     """This costs up to {price} USDC, and neither an API key nor a payment came with it. Pay by x402 as the header PAYMENT-REQUIRED says, or send an API key as `Authorization: Bearer fh_…`."""
 
