@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from freehold.upstream import asgi
 from freehold.upstream.asgi import Receive, Scope, Send
-from freehold.upstream.model import Kind, Model, UpstreamCall, UpstreamError
-from freehold.upstream.openai_compatible import HttpAnswer, OpenAICompatible
+from freehold.upstream.model import Answer, Kind, Model, UpstreamCall, UpstreamError
+from freehold.upstream.openai_compatible import OpenAICompatible
 from freehold.upstream.weights import Weights, WeightsMissing, find_weights
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _inputs(request: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-async def _refusal(answer: HttpAnswer) -> _Refused:
+async def _refusal(answer: Answer) -> _Refused:
     """llama.cpp's error in OpenAI's words."""
     try:
         error = json.loads(await answer.read(64 * 1024))["error"]

@@ -1,8 +1,13 @@
-"""Any OpenAI-compatible server, over HTTP: vLLM, llama.cpp, a cloud API, the embedded model."""
+"""Any OpenAI-compatible server, over HTTP: vLLM, llama.cpp, a cloud API, the embedded model.
+
+What is reached without TLS and without a proxy, such as a model server beside the gateway, is spoken to on the event
+loop itself (wire.py); all else through pyreqwest.
+"""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
@@ -10,6 +15,7 @@ from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
 from freehold.upstream.model import (
+    Answer,
     Model,
     Terms,
     UpstreamBroke,
@@ -18,6 +24,7 @@ from freehold.upstream.model import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from freehold.upstream.wire import Wire
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 120.0
@@ -27,6 +34,13 @@ MESSAGES = "messages"
 ANTHROPIC_VERSION = "2023-06-01"
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_HEADERS = {
+    "user-agent": "freehold",
+    "accept": "application/json, text/event-stream",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+}
 
 _NOT_CONNECTED = "client error (Connect)"
 """The cause that says so. The exception's class can't be asked: pyreqwest 0.15 also raises ConnectError and
@@ -43,7 +57,7 @@ _REASONS = {
 
 
 class OpenAICompatible:
-    """An upstream reached at `base_url`, such as `http://127.0.0.1:8000/v1`. Connections are pooled, for all event loops of the process.
+    """An upstream reached at `base_url`, such as `http://127.0.0.1:8000/v1`. Connections are kept.
 
     `read_timeout_s` is the longest silence: before the response's headers, and between two pieces of its body.
     Redirects are not followed, so that the key goes to no other host; no error's text holds the key or the address.
@@ -59,46 +73,95 @@ class OpenAICompatible:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
         terms: Terms | None = None,
+        direct: bool | None = None,
     ) -> None:
+        """`direct`: whether on the event loop itself; None: wherever neither TLS nor a proxy is needed."""
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
             raise ValueError(f"The API key of upstream {name} has characters that no HTTP header takes.")
         self.name = name
         self.models: Mapping[str, Model] = {model.id: model for model in models}
         self.terms = terms or Terms()
         self.base_url = base_url.rstrip("/")
-        self._api_key = api_key
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._client: Client | None = None  # its threads start with the first call
+        headers = _HEADERS if api_key is None else {**_HEADERS, "authorization": f"Bearer {api_key}"}
+        key = {} if api_key is None else {"x-api-key": api_key}
+        self._of_messages = {"anthropic-version": ANTHROPIC_VERSION, **key}
+        within = {"connect_timeout_s": connect_timeout_s, "read_timeout_s": read_timeout_s}
+        self._way: _Direct | _Library = (
+            _Direct(name, self.base_url, headers, **within)
+            if (is_direct(base_url) if direct is None else direct)
+            else _Library(name, self.base_url, headers, **within)
+        )
 
-    async def send(self, call: UpstreamCall) -> "HttpAnswer":
+    async def send(self, call: UpstreamCall) -> Answer:
         """Send, and wait for the headers; a status above 399 is an answer too.
 
         Raises UpstreamUnreachable when there was no connection, UpstreamTimedOut when the headers did not come in
         time, UpstreamBroke when the connection ended before them.
         """
-        if self._client is None:
-            self._client = self._build()
-        request = (
-            self._client.post(f"{self.base_url}/{call.path}")
-            .header("content-type", "application/json")
-            .header("x-request-id", call.request_id)
-            .body_bytes(call.body)
-            .streamed_read_buffer_limit(0)  # the default holds a stream's first second back
-        )
-        if call.path.startswith(MESSAGES):
-            request = request.header("anthropic-version", ANTHROPIC_VERSION)
-            if self._api_key is not None:
-                request = request.header("x-api-key", self._api_key)
-        streamed = request.build_streamed()
-        try:
-            response = await streamed.__aenter__()
-        except PyreqwestError as failure:
-            raise self.failed(failure, answered=False) from None
-        return HttpAnswer(self, streamed, response)
+        return await self._way.send(call, self._of_messages if call.path.startswith(MESSAGES) else {})
 
     async def close(self) -> None:
         """Close the connections; the next call opens new ones."""
+        await self._way.close()
+
+
+class _Direct:
+    """Over connections of our own."""
+
+    def __init__(
+        self, name: str, base_url: str, headers: Mapping[str, str], *, connect_timeout_s: float, read_timeout_s: float
+    ) -> None:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        self._wire = Wire(
+            name, host, parts.port or 80, connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s
+        )
+        fixed = {"host": parts.netloc, **headers}
+        self._path = parts.path
+        self._head = "".join(f"{key}: {value}\r\n" for key, value in fixed.items())
+
+    async def send(self, call: UpstreamCall, more: Mapping[str, str]) -> Answer:
+        own = "".join(f"{name}: {value}\r\n" for name, value in more.items()) if more else ""
+        head = (
+            f"POST {self._path}/{call.path} HTTP/1.1\r\n{self._head}{own}x-request-id: {call.request_id}\r\n"
+            f"content-length: {len(call.body)}\r\n\r\n"
+        )
+        return await self._wire.ask(head.encode("latin-1") + call.body)
+
+    async def close(self) -> None:
+        self._wire.close()
+
+
+class _Library:
+    """Through pyreqwest: with TLS, HTTP/2 and proxies."""
+
+    def __init__(
+        self, name: str, base_url: str, headers: Mapping[str, str], *, connect_timeout_s: float, read_timeout_s: float
+    ) -> None:
+        self.name = name
+        self._base_url = base_url
+        self._headers = dict(headers)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._client: Client | None = None  # its threads start with the first call
+
+    async def send(self, call: UpstreamCall, more: Mapping[str, str]) -> "HttpAnswer":
+        if self._client is None:
+            self._client = self._build()
+        request = (
+            self._client.post(f"{self._base_url}/{call.path}")
+            .headers({**more, "x-request-id": call.request_id})
+            .body_bytes(call.body)
+            .streamed_read_buffer_limit(0)  # the default holds a stream's first second back
+            .build_streamed()
+        )
+        try:
+            response = await request.__aenter__()
+        except PyreqwestError as failure:
+            raise self.failed(failure, answered=False) from None
+        return HttpAnswer(self, request, response)
+
+    async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -117,18 +180,14 @@ class OpenAICompatible:
         return UpstreamBroke(f"Upstream {self.name} closed the connection {where}.", before_first_byte=not answered)
 
     def _build(self) -> Client:
-        headers = {"accept": "application/json, text/event-stream", "accept-encoding": "identity"}
-        if self._api_key is not None:
-            headers["authorization"] = f"Bearer {self._api_key}"
         builder = (
             ClientBuilder()
-            .user_agent("freehold")
-            .default_headers(headers)
+            .default_headers(self._headers)
             .follow_redirects(False)
             .connect_timeout(timedelta(seconds=self._connect_timeout_s))
             .read_timeout(timedelta(seconds=self._read_timeout_s))
         )
-        if urlsplit(self.base_url).hostname in _LOOPBACK:
+        if urlsplit(self._base_url).hostname in _LOOPBACK:
             builder = builder.no_proxy()
         return builder.build()
 
@@ -136,7 +195,7 @@ class OpenAICompatible:
 class HttpAnswer:
     """A response whose headers have come."""
 
-    def __init__(self, upstream: OpenAICompatible, request: StreamRequest, response: Response) -> None:
+    def __init__(self, upstream: _Library, request: StreamRequest, response: Response) -> None:
         self.status = response.status
         self.content_type = response.get_header("content-type") or ""
         self.retry_after_s = _seconds(response.get_header("retry-after"))
@@ -175,6 +234,19 @@ class HttpAnswer:
         if self._open:
             self._open = False
             await self._request.__aexit__(None, None, None)
+
+
+def is_direct(base_url: str) -> bool:
+    """Neither TLS nor a proxy nor a password is needed to get there."""
+    parts = urlsplit(base_url)
+    if parts.scheme != "http" or parts.username is not None or not parts.hostname or parts.query:
+        return False
+    if not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        return False  # it would have to be escaped
+    if parts.hostname in _LOOPBACK:
+        return True
+    proxies = getproxies()
+    return not ({"http", "all"} & proxies.keys()) or bool(proxy_bypass(parts.hostname))
 
 
 def _causes(failure: PyreqwestError) -> list[str]:
