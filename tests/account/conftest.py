@@ -203,8 +203,8 @@ async def office(database: Database) -> AsyncIterator[Office]:
     admin = new_token(CallerKind.OPERATOR)
     identity = Identity(database, clock=clock, settings=IdentitySettings("127.0.0.1:8402", DEV_CHAIN_ID))
     await identity.ensure_admin_token(admin)
-    prices = Prices(database)
     async with Ledger(database) as ledger:
+        prices = Prices(database, in_force=ledger.price_version)
         await ledger.set_time(NOW, opened_day=TODAY.number)
 
         async def price(conn: Connection) -> None:

@@ -5,8 +5,10 @@ import pytest
 
 from freehold.ledger.model import Difference
 from freehold.ledger.problems import StalePrice
+from freehold.upstream.model import Kind, Model
+from freehold.upstream.scripted import Scripted
 
-from .conftest import Office
+from .conftest import NOW, TODAY, Office
 
 PRICE = {"input_usd_per_million": "0.2", "output_usd_per_million": "0.8", "label": "new"}
 
@@ -102,9 +104,99 @@ async def test_the_same_price_again_adds_no_version(office: Office) -> None:
 
 
 async def test_a_model_with_a_slash_has_a_price_and_a_history(office: Office) -> None:
-    await office.ok("PUT", "/v1/admin/prices/meta/llama-3", office.admin, {"input_usd_per_million": "1"})
+    body = {"input_usd_per_million": "1"}
+    await office.ok("PUT", "/v1/admin/prices/meta/llama-3", office.admin, body, force="true")
     history = await office.ok("GET", "/v1/prices/meta/llama-3/history")
     assert history["data"][0]["output_usd_per_million"] == "1.00"
+
+
+async def test_a_model_that_nobody_serves_is_priced_only_by_force_and_near_names_are_told(office: Office) -> None:
+    refused = await office.ask("PUT", "/v1/admin/prices/scripted-ecco", office.admin, PRICE)
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (404, "model_not_found", "model")
+    assert "Near names: scripted-echo" in refused.error["message"] and "--force" in refused.error["message"]
+    assert (await office.ok("GET", "/v1/prices"))["version"] == 1
+    await office.ok("PUT", "/v1/admin/prices/scripted-ecco", office.admin, PRICE, force="true")
+    again = await office.ok("PUT", "/v1/admin/prices/scripted-ecco", office.admin, {**PRICE, "label": "known now"})
+    assert again["version"] == 3
+
+
+async def test_a_price_has_a_rate_for_each_unit_and_tiers(office: Office) -> None:
+    sent = {
+        "input_usd_per_million": "3",
+        "cached_input_usd_per_million": "0.3",
+        "cache_write_usd_per_million": "3.75",
+        "output_usd_per_million": "15",
+        "tiers": [{"above_tokens": 200_000, "input_usd_per_million": "6", "output_usd_per_million": "22.5"}],
+    }
+    made = await office.ok("PUT", "/v1/admin/prices/scripted-echo", office.admin, sent)
+    assert made["reasoning_usd_per_million"] == "15.00" and made["cache_write_1h_usd_per_million"] == "3.75"
+    (tier,) = made["tiers"]
+    assert (tier["above_tokens"], tier["input_usd_per_million"], tier["reasoning_nano_per_million"]) == (
+        200_000,
+        "6.00",
+        22_500_000_000,
+    )
+    assert tier["cached_input_usd_per_million"] == "0.30"
+    body = {"model": "scripted-echo", "input_tokens": 1, "cached_input_tokens": 200_000, "reasoning_tokens": 10}
+    quote = await office.ok("POST", "/v1/price", body=body)
+    assert quote["cost_nano"] == 6_000 + 200_000 * 300 + 10 * 22_500
+    for lie in ([{"above_tokens": 5}], [{**sent["tiers"][0], "above_tokens": n} for n in (2, 1)]):
+        refused = await office.ask("PUT", "/v1/admin/prices/scripted-echo", office.admin, {**sent, "tiers": lie})
+        assert (refused.status, refused.error["param"]) == (400, "tiers")
+
+
+async def test_a_price_for_later_is_announced_and_begins_by_ledger_time(office: Office) -> None:
+    later = {**PRICE, "effective_at": "2027-01-15T09:00:00Z"}
+    made = await office.ok("PUT", "/v1/admin/prices/scripted-echo", office.admin, later)
+    assert (made["version"], made["effective_at"]) == (2, "2027-01-15T09:00:00Z")
+    book = await office.ok("GET", "/v1/prices")
+    assert (book["version"], book["data"][0]["input_usd_per_million"]) == (1, "0.10")
+    (coming,) = book["coming"]
+    assert (coming["model"], coming["version"], coming["input_usd_per_million"]) == ("scripted-echo", 2, "0.20")
+    await office.services.ledger.set_time(NOW + 3_600, opened_day=TODAY.number)
+    book = await office.ok("GET", "/v1/prices")
+    assert (book["version"], book["data"][0]["input_usd_per_million"], book["coming"]) == (2, "0.20", [])
+    assert book["effective_at"] == "2027-01-15T09:00:00Z"
+    past = await office.ask("PUT", "/v1/admin/prices/scripted-echo", office.admin, later)
+    assert (past.status, past.error["param"]) == (400, "effective_at")
+
+
+async def test_a_price_written_anew_behind_a_change_stands_in_its_history_once(office: Office) -> None:
+    later = {**PRICE, "effective_at": "2027-01-15T09:00:00Z"}
+    await office.ok("PUT", "/v1/admin/prices/scripted-echo", office.admin, later)
+    await office.ok("PUT", "/v1/admin/prices/scripted-exact", office.admin, PRICE)
+    history = await office.ok("GET", "/v1/prices/scripted-echo/history")
+    assert [(row["version"], row["effective_at"]) for row in history["data"]] == [
+        (1, "1970-01-01T00:00:00Z"),
+        (4, "2027-01-15T09:00:00Z"),
+    ]
+
+
+async def test_two_versions_differ_rate_by_rate(office: Office) -> None:
+    await office.ok("PUT", "/v1/admin/prices/scripted-echo", office.admin, {**PRICE, "output_usd_per_million": "0.4"})
+    await office.ok("PUT", "/v1/admin/prices/scripted-exact", office.admin, {"input_usd_per_million": "1"})
+    found = await office.ok("GET", "/v1/prices/diff", from_=1)
+    assert (found["before"], found["after"]) == ("version 1", "version 3")
+    assert [
+        (row["model"], row["unit"], row["before_usd_per_million"], row["after_usd_per_million"])
+        for row in found["data"]
+    ] == [
+        ("scripted-echo", "input", "0.10", "0.20"),
+        ("scripted-exact", "input", None, "1.00"),
+    ]
+    assert [row["model"] for row in (await office.ok("GET", "/v1/prices/diff"))["data"]] == ["scripted-exact"]
+    assert (await office.ask("GET", "/v1/prices/diff", from_=9)).error["param"] == "version"
+
+
+async def test_the_book_is_compared_with_what_is_published_for_the_models_served(office: Office) -> None:
+    served = Model("mini", Kind.CHAT, 128_000, 16_000, "gpt-4o-mini")
+    office.services.catalogue.replace([Scripted(models=[served])])
+    await office.ok("PUT", "/v1/admin/prices/mini", office.admin, {"input_usd_per_million": "0.15"})
+    found = await office.ok("GET", "/v1/admin/prices/published", office.admin)
+    assert found["before"] == "version 2" and found["after"].startswith("genai-prices ")
+    assert {row["model"] for row in found["data"]} == {"mini"}
+    assert {row["unit"]: row["after_usd_per_million"] for row in found["data"]}["output"] == "0.60"
+    assert "input" not in {row["unit"] for row in found["data"]}
 
 
 async def test_what_a_call_would_cost_is_what_it_costs(office: Office) -> None:

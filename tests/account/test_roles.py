@@ -43,6 +43,8 @@ TABLE: Mapping[tuple[str, str], tuple[Any, Mapping[str, int]]] = {
     ("PUT", "/v1/admin/prices/{model}"): ({"input_usd_per_million": "1"}, OPERATES),
     ("GET", "/v1/admin/books"): (None, OPERATES),
     ("GET", "/v1/prices"): (None, OPEN),
+    ("GET", "/v1/prices/diff"): (None, OPEN),
+    ("GET", "/v1/admin/prices/published"): (None, OPERATES),
     ("GET", "/v1/prices/{model}/history"): (None, OPEN),
     ("POST", "/v1/price"): ({"model": "scripted-echo"}, OPEN),
     ("GET", "/v1/chain"): (None, OPEN),

@@ -104,7 +104,8 @@ def plain(row: dict[str, Any]) -> dict[str, str]:
     """A JSON row as CSV has it."""
     paid = {leg["source"]: leg["amount"] for leg in row["legs"]}
     names = ("at", "day", "request_id", "key_id", "key_name", "model")
-    units = ("input", "cached_input", "cache_write", "output")
+    units = ("input", "cached_input", "cache_write", "cache_write_1h", "input_audio", "cached_audio")
+    units += ("output", "reasoning", "output_audio")
     return {
         **{name: str(row[name]) for name in names},
         **{unit: str(row["usage"].get(unit, 0)) for unit in units},

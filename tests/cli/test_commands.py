@@ -41,7 +41,7 @@ def test_models_are_listed_with_their_prices(server: Server) -> None:
 
 
 def test_a_price_that_is_set_is_shown_and_a_price_of_nonsense_is_refused(server: Server) -> None:
-    server.json("prices", "set", "some-model", "--input", "0.25", "--output", "1.5", "--label", "test")
+    server.json("prices", "set", "some-model", "--force", "--input", "0.25", "--output", "1.5", "--label", "test")
     row = next(row for row in server.json("prices", "show")["data"] if row["model"] == "some-model")
     assert (row["input_usd_per_million"], row["output_usd_per_million"], row["label"]) == ("0.25", "1.50", "test")
     assert server.run("prices", "set", "some-model", "--input", "cheap").exit_code == 2

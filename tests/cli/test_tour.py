@@ -46,7 +46,7 @@ def test_played_again_late_in_the_day_it_begins_a_new_one_and_says_what_one_woul
 
 def test_a_model_that_is_not_there_or_costs_nothing_is_one_sentence(server: Server) -> None:
     assert "has no price" in server.refused("tour", "--model", "nonsense")
-    server.json("prices", "set", "free-model", "--input", "0", "--output", "0")
+    server.json("prices", "set", "free-model", "--force", "--input", "0", "--output", "0")
     assert "costs nothing" in server.refused("tour", "--model", "free-model")
 
 

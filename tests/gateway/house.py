@@ -5,7 +5,7 @@ import itertools
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +27,7 @@ from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import FOREVER_S, Charge, KeyLimits, KeyState, Source
 from freehold.money import parse_usd
 from freehold.pricing.book import Prices
+from freehold.pricing.model import Tier
 from freehold.pricing.seed import SCRIPTED_PRICES
 from freehold.problems import NotFound, error_body
 from freehold.upstream.catalogue import Catalogue
@@ -192,10 +193,15 @@ class House:
 
         await self.database.transact(change)
 
-    async def set_price(self, model: str, nano_per_million: Mapping[str, int]) -> int:
+    async def set_price(
+        self, model: str, nano_per_million: Mapping[str, int], *, tiers: Iterable[Tier] = (), at_s: int | None = None
+    ) -> int:
+        now_s = (await self.ledger.time()).at_s
+
         async def change(conn: Connection) -> int:
-            version = await self.prices.set(conn, model, nano_per_million, "test")
-            await self.ledger.set_price_version(conn, version)
+            version = await self.prices.set(conn, model, nano_per_million, "test", tiers=tiers, now_s=now_s, at_s=at_s)
+            for number, effective_at_s in await self.prices.since(conn, version):
+                await self.ledger.set_price_version(conn, number, effective_at_s)
             return version
 
         return await self.database.transact(change)
@@ -255,7 +261,7 @@ async def worker(
     ledger = ledger_type(database, clock=clock)
     await ledger.start()
     identity = Identity(database, clock=clock, settings=IdentitySettings(domain="127.0.0.1", chain_id=402031))
-    prices = Prices(database)
+    prices = Prices(database, in_force=ledger.price_version)
     await prices.refresh()
     served = [*upstreams, *([scripted] if scripted else [])]
     scripted = scripted or Scripted(terms=Terms(failures=1_000_000))

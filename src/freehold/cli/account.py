@@ -123,8 +123,8 @@ def draw_usage(out: Output, read: Any, by: str | None) -> None:
                 (
                     _group(row, by),
                     str(row.get("calls", "")),
-                    _units(row, "input", "cached_input", "cache_write"),
-                    _units(row, "output"),
+                    _units(row, *_INPUTS),
+                    _units(row, *_OUTPUTS),
                     str(row["cost"]),
                     _paid(row),
                 )
@@ -139,14 +139,18 @@ def draw_usage(out: Output, read: Any, by: str | None) -> None:
                     str(row["at"]).removesuffix("Z").replace("T", " "),
                     str(row.get("request_id", "")),
                     str(row.get("model", "")),
-                    _units(row, "input", "cached_input", "cache_write"),
-                    _units(row, "output"),
+                    _units(row, *_INPUTS),
+                    _units(row, *_OUTPUTS),
                     str(row["cost"]),
                     _paid(row),
                 )
                 for row in rows
             ],
         )
+
+
+_INPUTS = ("input", "cached_input", "cache_write", "cache_write_1h", "input_audio", "cached_audio")
+_OUTPUTS = ("output", "reasoning", "output_audio")
 
 
 def _units(row: dict[str, Any], *names: str) -> str:

@@ -117,6 +117,17 @@ class Prices:
         """The versions from `version` on, each with the ledger time that it holds from."""
         return [(row["version"], row["effective_at_s"]) for row in await conn.fetch(_SQL["since"], version)]
 
+    async def coming(self, now_s: int) -> list[PriceChange]:
+        """The prices that begin after ledger time `now_s`, the next first."""
+        changes: list[PriceChange] = []
+        for row in await self._database.fetch(_SQL["coming"], now_s):
+            found = _prices(await self._database.fetch(_SQL["changes_of"], row["version"]))
+            changes += [
+                PriceChange(row["version"], price, row["created_at_s"], row["note"], row["effective_at_s"])
+                for price in found.values()
+            ]
+        return changes
+
     async def history(self, model: str) -> list[PriceChange]:
         """Every price that `model` has had or will have, oldest first."""
         changes: dict[int, list[Any]] = {}

@@ -28,7 +28,7 @@ where price.from_version = $1
 order by price.model, rate.above, rate.unit;
 
 -- name: coming
-select distinct on (effective_at_s) version, note, effective_at_s
+select distinct on (effective_at_s) version, note, effective_at_s, extract(epoch from created_at)::float8 as created_at_s
 from price_versions where effective_at_s > $1
 order by effective_at_s, version desc;
 

@@ -1,5 +1,9 @@
 """For the operator: accounts, credit given away, prices, and the check of the books."""
 
+import difflib
+from asyncio import to_thread
+from collections.abc import Sequence
+from importlib import metadata
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -9,13 +13,17 @@ from freehold.db import Connection
 from freehold.gateway.account.deps import Operator, Services
 from freehold.gateway.account.errors import answers
 from freehold.gateway.account.keys import KeyIn, KeyOut, NewKeyOut, make, shown, write_new
-from freehold.gateway.account.prices import PriceOut, price
+from freehold.gateway.account.prices import RATES, DifferencesOut, PriceOut, difference, price
 from freehold.gateway.account.services import AccountServices
-from freehold.gateway.account.wire import MAX_ID, In, ModelId, Out, Text, UsdIn, moment, money
+from freehold.gateway.account.wire import MAX_ID, In, ModelId, Out, Text, TimeIn, UsdIn, moment, money
 from freehold.identity.model import Account, ApiKey
 from freehold.ledger.model import FOREVER_S, Grant, Source
-from freehold.pricing.model import CACHE_WRITE, CACHED, INPUT, OUTPUT
+from freehold.pricing.book import MAX_ABOVE, MAX_TIERS
+from freehold.pricing.diff import differences
+from freehold.pricing.model import Price, Tier
+from freehold.pricing.seed import Offered, published
 from freehold.problems import Conflict, InvalidRequest
+from freehold.upstream.catalogue import ModelNotFound
 
 router = APIRouter(prefix="/v1/admin", tags=["operator"])
 
@@ -73,17 +81,39 @@ class GrantOut(Out):
     expires_at: str | None
 
 
-class PriceIn(In):
-    input_usd_per_million: UsdIn
+class RatesIn(In):
     output_usd_per_million: UsdIn | None = Field(default=None, description="Null: what input costs.")
     cached_input_usd_per_million: UsdIn | None = Field(default=None, description="Null: what input costs.")
     cache_write_usd_per_million: UsdIn | None = Field(default=None, description="Null: what input costs.")
+    cache_write_1h_usd_per_million: UsdIn | None = Field(default=None, description="Null: what a cache write costs.")
+    input_audio_usd_per_million: UsdIn | None = Field(default=None, description="Null: what input costs.")
+    cached_audio_usd_per_million: UsdIn | None = Field(default=None, description="Null: what input audio costs.")
+    reasoning_usd_per_million: UsdIn | None = Field(default=None, description="Null: what output costs.")
+    output_audio_usd_per_million: UsdIn | None = Field(default=None, description="Null: what output costs.")
+
+
+class TierIn(RatesIn):
+    """Rates of a whole call whose prompt is longer than `above_tokens`. A rate left out stays the base's."""
+
+    above_tokens: Annotated[int, Field(ge=1, le=MAX_ABOVE, strict=True)]
+    input_usd_per_million: UsdIn | None = None
+
+
+class PriceIn(RatesIn):
+    input_usd_per_million: UsdIn
+    tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] = Field(
+        default=[], description="By rising `above_tokens`."
+    )
+    effective_at: TimeIn | None = Field(
+        default=None, description="Ledger time from which it holds; null: from now on. Never in the past."
+    )
     label: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     note: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 class SetPriceOut(PriceOut):
     version: int
+    effective_at: str = Field(description="Ledger time from which it holds.")
 
 
 class DifferenceOut(Out):
@@ -164,28 +194,90 @@ async def grant(services: Services, _caller: Operator, asked: GrantIn) -> GrantO
     )
 
 
-@router.put("/prices/{model:path}", summary="Set a price", responses=answers(400, 401, 403))
+@router.put("/prices/{model:path}", summary="Set a price", responses=answers(400, 401, 403, 404))
 async def set_price(
-    services: Services, _caller: Operator, model: Annotated[ModelId, Path()], asked: PriceIn
+    services: Services,
+    _caller: Operator,
+    model: Annotated[ModelId, Path()],
+    asked: PriceIn,
+    force: Annotated[bool, Query(description="Also for a model that nobody serves and that has no price.")] = False,
 ) -> SetPriceOut:
-    """A new version of the book. It holds from the next call on, on every worker."""
-    rates = {
-        INPUT: asked.input_usd_per_million,
-        OUTPUT: asked.output_usd_per_million,
-        CACHED: asked.cached_input_usd_per_million,
-        CACHE_WRITE: asked.cache_write_usd_per_million,
-    }
+    """A new version of the book. It holds from `effective_at` on, or from the next call on, on every worker.
+
+    What was called before keeps its price. A model that no upstream serves and that has no price yet is taken for a
+    slip, and refused.
+    """
+    if not force:
+        await _known_model(services, model)
+    now_s = (await services.ledger.time()).at_s
 
     async def work(conn: Connection) -> int:
-        named = {unit: nano for unit, nano in rates.items() if nano is not None}
-        version = await services.prices.set(conn, model, named, asked.label, asked.note)
-        await services.ledger.set_price_version(conn, version)
+        version = await services.prices.set(
+            conn,
+            model,
+            _named(asked),
+            asked.label,
+            asked.note,
+            tiers=[Tier(tier.above_tokens, _named(tier)) for tier in asked.tiers],
+            now_s=now_s,
+            at_s=asked.effective_at,
+        )
+        for number, effective_at_s in await services.prices.since(conn, version):
+            await services.ledger.set_price_version(conn, number, effective_at_s)
         return version
 
     version = await services.database.transact(work)
     await services.prices.refresh()
     book = await services.prices.version(version)
-    return SetPriceOut(version=version, **price(book.prices[model]).model_dump())
+    return SetPriceOut(
+        version=version,
+        effective_at=str(moment(book.effective_at_s)),
+        **price(book.prices[model]).model_dump(),
+    )
+
+
+@router.get("/prices/published", summary="The book beside what genai-prices publishes", responses=answers(401, 403))
+async def published_prices(services: Services, _caller: Operator) -> DifferencesOut:
+    """Each served model whose price isn't the one that the installed genai-prices package states for today.
+
+    A model that it doesn't state is left out.
+    """
+    book = await services.prices.refresh()
+    offered = [
+        Offered(model.id, model.upstream_id, model.context_tokens, getattr(upstream, "base_url", None))
+        for upstream in services.catalogue.upstreams
+        for model in upstream.models.values()
+    ]
+    stated = {price.model: price for price in await to_thread(_published, offered)}
+    return DifferencesOut(
+        before=f"version {book.version}",
+        after=f"genai-prices {metadata.version('genai-prices')}",
+        data=[
+            difference(found)
+            for found in differences({name: own for name, own in book.prices.items() if name in stated}, stated)
+        ],
+    )
+
+
+def _published(offered: Sequence[Offered]) -> list[Price]:
+    return [price for model in offered if (price := published(model)) is not None]
+
+
+async def _known_model(services: AccountServices, model: str) -> None:
+    """Raises ModelNotFound, with near names, for a model that isn't served and has no price."""
+    known = {served.id for served in services.catalogue.models()} | (await services.prices.refresh()).prices.keys()
+    if model in known:
+        return
+    names = {name.lower(): name for name in sorted(known)}
+    close = difflib.get_close_matches(model.lower(), names, n=3, cutoff=0.5)
+    near = f" Near names: {', '.join(names[name] for name in close)}." if close else ""
+    raise ModelNotFound(
+        model=model, near=f"{near} To price it all the same, set force=true (`--force`).", param="model"
+    )
+
+
+def _named(asked: PriceIn | TierIn) -> dict[str, int]:
+    return {unit: nano for name, unit in RATES.items() if (nano := getattr(asked, name)) is not None}
 
 
 @router.post("/reload", summary="Read the configuration again", responses=answers(400, 401, 403, 409))
