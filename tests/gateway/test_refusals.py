@@ -149,13 +149,6 @@ async def test_what_is_too_dear_says_what_is_needed_and_what_is_left(house: Hous
     assert response.headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/v1/messages"])
-async def test_a_route_that_comes_later_names_those_that_exist(house: House, path: str) -> None:
-    response = await ask(house.port, path, {}, None)
-    assert (response.status, response.code()) == (404, "not_found")
-    assert "/v1/chat/completions" in response.json()["error"]["message"]
-
-
 async def test_another_method_is_told_the_right_one(house: House) -> None:
     response = await ask(house.port, CHAT, b"", None, method="GET")
     assert (response.status, response.headers["allow"]) == (405, "POST")

@@ -1,6 +1,6 @@
 """From a request to a hold: find the model, bound the call, price its worst case, hold it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from freehold.gateway import headers
@@ -72,7 +72,7 @@ async def admit(
     Raises what refuses the call: ModelNotFound, ModelNotAllowed, InsufficientScope, InvalidRequest, RequestTooLarge,
     PriceNotSet, InsufficientCredit, KeyLimitReached, RateLimited, IdempotencyInProgress, IdempotencyConflict, KeyRevoked, KeyExpired, LedgerUnavailable. And AnswerStored, for a call that was answered before.
     """
-    serving = door.catalogue.serving(ask.model)
+    serving = served(door, ask)
     model = serving.model
     key = await permitted(door.identity, token, key, model.id)
     bounds = bound(ask, model, door.settings)
@@ -120,6 +120,20 @@ async def admit(
     raise LedgerUnavailable(reason="the key or the price is being changed")
 
 
+def served(door: "Door", ask: Ask) -> Serving:
+    """The model, and who may be asked: of a request that can't be translated, only who speaks its shape.
+
+    Raises ModelNotFound, and UnsupportedParameter when nobody speaks it.
+    """
+    serving = door.catalogue.serving(ask.model)
+    if ask.alone is None:
+        return serving
+    routes = tuple(route for route in serving.routes if ask.shape in route.model.shapes)
+    if not routes:
+        raise ask.alone
+    return replace(serving, routes=routes)
+
+
 def bound(ask: Ask, model: Model, settings: DoorSettings) -> Bounds:
     """The most tokens that `ask` can come to on `model`. Raises InvalidRequest, RequestTooLarge."""
     if model.kind is not ask.kind:
@@ -127,11 +141,12 @@ def bound(ask: Ask, model: Model, settings: DoorSettings) -> Bounds:
         raise InvalidRequest(reason=f"Model {model.id} is for {use}.", param="model")
     if ask.kind is Kind.EMBEDDING:
         return Bounds(_embedding_bound(ask, model), 0, 0, 1)
-    tokens = input_bound(ask.body, image_tokens=model.image_tokens)
-    if tokens > model.context_tokens:
-        if estimated_input(ask.body, image_tokens=model.image_tokens) * 4 > model.context_tokens * LONGEST_TOKEN:
-            raise too_long(model, "messages")
-        tokens = model.context_tokens
+    tokens = input_bound(ask.body, image_tokens=model.image_tokens) + ask.extra_input
+    context = model.context_tokens * ask.items
+    if tokens > context:
+        if estimated_input(ask.body, image_tokens=model.image_tokens) * 4 > context * LONGEST_TOKEN:
+            raise too_long(model, ask.told)
+        tokens = context
     if ask.max_output is not None:
         return Bounds(tokens, ask.max_output, ask.max_output, ask.choices)
     most = min(model.max_output_tokens, settings.default_output_tokens)

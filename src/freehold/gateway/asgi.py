@@ -79,6 +79,11 @@ class Exchange:
                 return str(value.decode("latin-1"))
         return None
 
+    @property
+    def query(self) -> str:
+        """What stands after the path's `?`."""
+        return str(self._scope.get("query_string", b"").decode("latin-1"))
+
     async def body(self, *, limit_bytes: int, patience_s: float) -> bytes:
         """The whole body. Raises RequestTooLarge as soon as it is known, RequestTimeout and ClientLeft."""
         declared = self.header(b"content-length")

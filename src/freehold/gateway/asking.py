@@ -1,12 +1,13 @@
 """A request as read from its body, and the fields that no upstream may see."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from freehold.problems import InvalidRequest, Problem, UnsupportedParameter
-from freehold.upstream.model import Kind
+from freehold.upstream.model import CHAT, Kind
 
 MOST_TOKENS = 1_000_000_000
 """No maximum above this is read: no model comes near."""
@@ -35,8 +36,14 @@ class Ask:
     """Prompts that are answered one by one; each has its choices, and fits the context by itself."""
     native: dict[str, Any] | None = None
     """The client's request in a shape that isn't chat, when `body` is the same as a chat."""
+    extra_input: int = 0
+    """The bound of input that stands in `native` and not in `body`."""
+    shape: str = CHAT
+    """What it is in, as upstreams' `shapes` name it."""
     alone: Problem | None = None
     """Why an upstream that doesn't speak the request's shape can't take it; None when it can."""
+    told: str = "messages"
+    """The field that holds what the model is told."""
 
 
 STATE = "it refers to what an upstream keeps, which this gateway's accounts would share; send the content itself"
@@ -88,6 +95,14 @@ def check_fields(body: dict[str, Any], *, allowed: frozenset[str] = frozenset())
             raise UnsupportedParameter(reason=f"{name} is not supported: {REFUSED[name]}.", param=name)
     if body.get("service_tier") not in FREE_TIERS:
         raise UnsupportedParameter(reason=f"service_tier is not supported: {PAID}.", param="service_tier")
+
+
+def lowered(body: dict[str, Any], known: Collection[str]) -> None:
+    """Refuse `known` names in another case, which some servers would read. Raises UnsupportedParameter."""
+    for name in body:
+        lower = name.lower()
+        if lower != name and lower in known:
+            raise UnsupportedParameter(reason=f"{name[:60]} is not a parameter; write {lower}.", param=name[:60])
 
 
 def model_of(body: dict[str, Any]) -> str:

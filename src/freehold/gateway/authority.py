@@ -33,10 +33,13 @@ class KeyLedger(Protocol):
 
 
 def bearer(exchange: Exchange) -> str:
-    """The token of `Authorization: Bearer …`. Raises NoCredentials and InvalidApiKey."""
+    """The token of `Authorization: Bearer …`, or of Anthropic's `x-api-key`. Raises NoCredentials and InvalidApiKey."""
     given = exchange.header(b"authorization")
     if given is None:
-        raise NoCredentials
+        token = exchange.header(b"x-api-key")
+        if token is None:
+            raise NoCredentials
+        given = f"bearer {token}"
     scheme, _, token = given.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token.startswith("fh_"):

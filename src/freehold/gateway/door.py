@@ -10,21 +10,24 @@ from uuid import UUID
 import msgspec
 
 from freehold.clock import Clock
-from freehold.gateway import call
+from freehold.gateway import call, counting
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister, own_bearer
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.shapes import listed
 from freehold.gateway.shapes.chat import Chat
+from freehold.gateway.shapes.completions import Completions
 from freehold.gateway.shapes.embeddings import Embeddings
+from freehold.gateway.shapes.messages import Messages
 from freehold.gateway.shapes.model import Shape
+from freehold.gateway.shapes.responses import Responses
 from freehold.gateway.stepping import Steps
 from freehold.gateway.x402.payments import Payments
 from freehold.identity.model import ApiKey, Caller
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
-from freehold.money import format_usd
-from freehold.pricing.model import Price, PriceBook
+from freehold.pricing.model import PriceBook
 from freehold.problems import Conflict, LedgerUnavailable, NotFound
 from freehold.upstream.catalogue import ModelNotFound, Serving
 from freehold.upstream.model import Model
@@ -36,8 +39,6 @@ Handler = Callable[[Exchange], Awaitable[None]]
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 5.0
 """How long the worker waits between two tries to settle: doubled each time."""
-
-LATER = ("/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
 
 
 class Ledger(Protocol):
@@ -111,7 +112,10 @@ class Door:
             "/v1/chat/completions": self._asked(Chat()),
             "/v1/embeddings": self._asked(Embeddings()),
             "/v1/models": self._models,
-            **dict.fromkeys(LATER, _later),
+            "/v1/completions": self._asked(Completions()),
+            "/v1/responses": self._asked(Responses()),
+            "/v1/messages": _in_anthropics_words(self._asked(Messages())),
+            "/v1/messages/count_tokens": _in_anthropics_words(self._count),
         }
 
     def route(self, path: str) -> Handler | None:
@@ -181,20 +185,28 @@ class Door:
 
         return handle
 
+    async def _count(self, exchange: Exchange) -> None:
+        _only(exchange, "POST")
+        await counting.serve(self, exchange)
+
     async def _models(self, exchange: Exchange) -> None:
         _only(exchange, "GET")
+        anthropics = listed.wants_anthropics(exchange)
         allowed = await self._listing(exchange)
         book = await self.prices.refresh()
-        listed = [_entry(model, book) for model in allowed]
-        await _reply(exchange, {"object": "list", "data": listed})
+        await _reply(
+            exchange, listed.page(allowed, book, exchange.query) if anthropics else listed.models(allowed, book)
+        )
 
     async def _model(self, exchange: Exchange) -> None:
         _only(exchange, "GET")
+        anthropics = listed.wants_anthropics(exchange)
         wanted = exchange.path.removeprefix("/v1/models/")
         allowed = {model.id: model for model in await self._listing(exchange)}
         if wanted not in allowed:
             raise _not_found(wanted, list(allowed))
-        await _reply(exchange, _entry(allowed[wanted], await self.prices.refresh()))
+        entry = listed.anthropics_entry if anthropics else listed.entry
+        await _reply(exchange, entry(allowed[wanted], await self.prices.refresh()))
 
     async def _listing(self, exchange: Exchange) -> list[Model]:
         """The models that the caller may see. The key is checked afresh: nothing is held here that would.
@@ -211,11 +223,14 @@ def _only(exchange: Exchange, method: str) -> None:
         raise MethodNotAllowed(path=exchange.path, allowed=method, method=exchange.method)
 
 
-async def _later(exchange: Exchange) -> None:
-    raise NotFound(
-        reason=f"{exchange.path} is not served yet. Use POST /v1/chat/completions, POST /v1/embeddings or "
-        "GET /v1/models."
-    )
+def _in_anthropics_words(handler: Handler) -> Handler:
+    """With Anthropic's errors and `request-id`."""
+
+    async def handle(exchange: Exchange) -> None:
+        listed.speak_anthropics(exchange)
+        await handler(exchange)
+
+    return handle
 
 
 async def _reply(exchange: Exchange, value: object) -> None:
@@ -225,26 +240,3 @@ async def _reply(exchange: Exchange, value: object) -> None:
 def _not_found(wanted: str, listed: list[str]) -> ModelNotFound:
     near = difflib.get_close_matches(wanted[:200], listed, n=3, cutoff=0.5) or sorted(listed)[:10]
     return ModelNotFound(model=wanted[:200], near=f" Near names: {', '.join(near)}." if near else "", param="model")
-
-
-def _entry(model: Model, book: PriceBook) -> dict[str, object]:
-    """OpenAI's model object; what it lacks stands under `freehold`."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": int(book.created_at_s),
-        "owned_by": model.owned_by,
-        "freehold": {
-            "kind": str(model.kind),
-            "context_tokens": model.context_tokens,
-            "max_output_tokens": model.max_output_tokens,
-            "price": _shown_price(book.prices.get(model.id)),
-        },
-    }
-
-
-def _shown_price(price: Price | None) -> dict[str, object] | None:
-    if price is None:
-        return None
-    rates = {unit: format_usd(nano) for unit, nano in price.nano_per_million.items()}
-    return {"usd_per_million": rates, "label": price.label}

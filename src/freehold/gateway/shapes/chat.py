@@ -44,7 +44,7 @@ def read(raw: bytes) -> Ask:
         body=body,
         model=model,
         stream=stream,
-        wants_usage=_wants_usage(body.get("stream_options"), stream),
+        wants_usage=wants_usage(body.get("stream_options"), stream),
         max_output=_maximum(body),
         choices=count(body, "n", most=MOST_CHOICES) or 1,
         store=may_store(body),
@@ -144,7 +144,7 @@ def _maximum(body: dict[str, Any]) -> int | None:
     return old if old is not None else new
 
 
-def _wants_usage(options: object, stream: bool) -> bool:
+def wants_usage(options: object, stream: bool) -> bool:
     if options is None:
         return False
     if not isinstance(options, dict):
