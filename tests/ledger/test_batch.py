@@ -9,6 +9,7 @@ import pytest
 
 from freehold.clock import FrozenClock
 from freehold.db import Connection, Database
+from freehold.ledger import batch
 from freehold.ledger.batch import LARGEST, GroupCommit
 from freehold.problems import LedgerUnavailable
 
@@ -102,6 +103,38 @@ async def test_a_batch_that_is_refused_is_sent_again_in_halves(database: Databas
     assert isinstance(results[2], LedgerUnavailable)
     assert [results[0], results[1], results[3]] == [1, 4, 16]
     assert squares.batches == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
+
+
+async def test_what_nobody_waits_for_is_sent_until_the_database_takes_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "AGAIN_FIRST_S", 0.0)
+    squares, taken = Squares(), asyncio.Event()
+
+    def locked(numbers: list[int]) -> None:
+        if len(squares.batches) < 4:
+            raise asyncpg.LockNotAvailableError("somebody has it")
+        taken.set()
+
+    squares.fault = locked
+    async with committing(database, squares) as commits:
+        commits.post(1, "1")
+        await taken.wait()
+    assert squares.batches == [[1]] * 4
+
+
+async def test_what_rests_is_sent_once_more_before_it_stops(database: Database) -> None:
+    squares, refused = Squares(), asyncio.Event()
+
+    def locked(numbers: list[int]) -> None:
+        refused.set()
+        raise asyncpg.LockNotAvailableError("somebody has it")
+
+    squares.fault = locked
+    async with committing(database, squares) as commits:
+        commits.post(1, "1")
+        await refused.wait()
+    assert squares.batches == [[1]] * 2
 
 
 async def test_an_unforeseen_fault_reaches_who_waits_and_the_next_batch_goes_on(database: Database) -> None:

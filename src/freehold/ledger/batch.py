@@ -24,6 +24,10 @@ Result = TypeVar("Result")
 LARGEST = 256
 """Items in one batch."""
 
+AGAIN_FIRST_S = 1.0
+AGAIN_LAST_S = 60.0
+"""How long a refused item that nobody waits for rests before it is sent again: doubled each time."""
+
 SETTINGS = """
 set plan_cache_mode = force_generic_plan;
 set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
@@ -44,6 +48,7 @@ class Waiting(Generic[Item, Result]):
     answer: asyncio.Future[Result] | None
     tried: bool = False
     """Whether it was ever sent, so that it may have been applied."""
+    rest_s: float = 0.0
 
     def abandoned(self) -> bool:
         """Whether its caller left."""
@@ -76,6 +81,7 @@ class GroupCommit(Generic[Item, Result]):
         self._patience_s = patience_s
         self._connection: asyncpg.Connection | None = None
         self._queue: list[Waiting[Item, Result]] = []
+        self._resting: dict[Waiting[Item, Result], asyncio.TimerHandle] = {}
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -91,6 +97,8 @@ class GroupCommit(Generic[Item, Result]):
     async def stop(self) -> None:
         """Send what is queued, then disconnect."""
         self._closing = True
+        for waiting in list(self._resting):
+            self._wake(waiting)
         self._some.set()
         if self._task is not None:
             await self._task
@@ -108,7 +116,7 @@ class GroupCommit(Generic[Item, Result]):
         return answer
 
     def post(self, item: Item, id: Hashable) -> None:
-        """Queue an item that nobody waits for."""
+        """Queue an item that nobody waits for. It is sent until the database takes it, or until `stop`."""
         self._queue.append(Waiting(item, id, float("inf"), None))
         self._some.set()
 
@@ -184,7 +192,17 @@ class GroupCommit(Generic[Item, Result]):
 
     def _refuse(self, waiting: Waiting[Item, Result], refused: Exception) -> None:
         log.error("the database refused %r", waiting.item, exc_info=refused)
+        if waiting.answer is None and not self._closing:
+            # Nobody else would send it again, also where it only waited too long for a lock.
+            waiting.rest_s = min(AGAIN_LAST_S, max(AGAIN_FIRST_S, waiting.rest_s * 2))
+            self._resting[waiting] = asyncio.get_running_loop().call_later(waiting.rest_s, self._wake, waiting)
+            return
         self._give_up(waiting, "it refused the entry")
+
+    def _wake(self, waiting: Waiting[Item, Result]) -> None:
+        self._resting.pop(waiting).cancel()
+        self._queue.append(waiting)
+        self._some.set()
 
     def _give_up(self, waiting: Waiting[Item, Result], reason: str) -> None:
         """Tell the caller; where the item may have been applied, see that it is undone."""
