@@ -97,6 +97,11 @@ class Provenance:
     bad_rows: tuple[BadRow, ...] = ()
     """The first of them, when there are many."""
     bad_row_count: int = 0
+    rows: int = 0
+    """That were read."""
+    median_input_tokens: float | None = None
+    """Of a request, when each row is one."""
+    median_output_tokens: float | None = None
     days: int = 0
     """From the first day with a row to the last, both counted."""
     days_with_data: int = 0
