@@ -19,6 +19,8 @@ from freehold.upstream.scripted import Scripted
 
 HELLO = [{"role": "user", "content": "hello"}]
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
 
 async def refused(house: House, body: Any, customer: Customer, path: str = CHAT) -> Response:
     """A refusal, which reached no upstream and holds nothing."""
@@ -44,7 +46,12 @@ async def refused(house: House, body: Any, customer: Customer, path: str = CHAT)
         (chat(max_tokens=0), 400, "invalid_request"),
         (chat(conversation="c"), 400, "unsupported_parameter"),
         (chat(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]), 400, "unsupported_parameter"),
-        (chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), 400, "unsupported_parameter"),
+        (
+            chat(model="scripted-exact", messages=[{"role": "user", "content": [IMAGE]}]),
+            400,
+            "unsupported_parameter",
+        ),
+        (chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), 400, "invalid_request"),
         ({"model": "scripted-ecco", "messages": HELLO}, 404, "model_not_found"),
         (chat("word " * 200_000), 413, "request_too_large"),
         (chat(max_tokens=1_000_000_000), 402, "insufficient_credit"),

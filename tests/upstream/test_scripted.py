@@ -79,7 +79,11 @@ async def test_a_chat_echoes_the_last_user_text_and_counts_it(upstream: Upstream
     answer = await upstream.send(call())
     body = await whole(answer)
     assert (answer.status, answer.content_type) == (200, "application/json")
-    assert body["choices"][0]["message"] == {"role": "assistant", "content": "You said: hello there"}
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "You said: hello there",
+        "refusal": None,
+    }
     assert body["choices"][0]["finish_reason"] == "stop"
     assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (3, 4)
 

@@ -1,8 +1,11 @@
 """An upstream that does as it is told, in process or as a server of its own: for tests, demos and load.
 
 Replies are deterministic. Without a script a chat answers `You said: <last user text>`, one token per word; an
-embedding is a unit vector drawn from the text's digest. The output limit (`max_completion_tokens`, `max_tokens`) cuts
-the reply, with `finish_reason` "length". Prompt tokens are a quarter of the prompt's bytes, rounded up.
+embedding is a unit vector drawn from the text's digest. `spoken.py` says when it calls a tool, fills a JSON schema or
+thinks first. The output limit (`max_completion_tokens`, `max_tokens`, `max_output_tokens`) cuts the reply, with
+`finish_reason` "length". Prompt tokens are a quarter of the prompt's bytes, rounded up, and 85 for each image.
+
+A model speaks the APIs that its `shapes` name, chat alone unless told otherwise; every other path is 404.
 
 The models of `MODELS`: `scripted-echo`; `scripted-exact`, which reports its whole output limit as used, so that with
 an input price of 0 each call costs exactly its hold; `scripted-embedding`.
@@ -14,10 +17,12 @@ A script changes that. It is given to the constructor, or by a request in its ow
 (also as a string of JSON, since OpenAI's metadata are strings). Directives:
 
     chunks            list of strings: the reply's pieces, each one token and one frame, whatever the output limit
-    message           object: fields put over the reply's message; in a stream, sent in a frame after the chunks
+    message           object: fields put over the reply's message; in a stream, sent in a frame after the chunks; in other
+                      APIs its reasoning_content, content, refusal and tool_calls are said after the chunks
     finish_reason     string: instead of "stop" or "length"
     exact             true: report the whole output limit as used
-    usage             what to report, as it stands: an object with lies in it, null, a string; "missing" leaves it out
+    usage             what to report, as it stands: an object with lies in it, null, a string; "missing" leaves it out.
+                      An object with prompt_tokens is reported under each API's own names
     status            number: an error answer instead of a reply; `body` is its JSON, `retry_after` its header
     die_after         number n: the connection breaks after n chunks; a plain answer breaks half-way
     die               true: the connection breaks before the response begins (in process only; a server answers 500)
@@ -42,13 +47,15 @@ import base64
 import hashlib
 import json
 import struct
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from freehold.upstream import asgi
 from freehold.upstream.asgi import Receive, Scope, Send
 from freehold.upstream.model import (
+    CHAT,
+    SHAPES,
     Kind,
     Model,
     Terms,
@@ -57,17 +64,35 @@ from freehold.upstream.model import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
+from freehold.upstream.speakers import ChatSpeaker, CompletionsSpeaker, MessagesSpeaker, ResponsesSpeaker, Speaker
+from freehold.upstream.spoken import (
+    CREATED,
+    Asked,
+    Said,
+    SpeechError,
+    Step,
+    asked_of_chat,
+    asked_of_messages,
+    asked_of_responses,
+    prompts,
+    steps_of,
+    steps_of_message,
+)
 
 DIRECTIVE = "freehold_script"
 DIMENSIONS = 8
+COUNT = "messages/count_tokens"
+PATHS = {"chat/completions": CHAT, "completions": "completions", "responses": "responses", "messages": "messages",
+         COUNT: "messages"}  # fmt: skip
+"""Which API a path belongs to."""
+
 DEFAULT_OUTPUT = 16
 """Output limit of `exact` when the request names none."""
 
-_CREATED = 1_700_000_000
 _BODY_LIMIT = 64 * 1024 * 1024
 
 MODELS = (
-    Model("scripted-echo", Kind.CHAT, 8_192, 4_096, "scripted-echo"),
+    Model("scripted-echo", Kind.CHAT, 8_192, 4_096, "scripted-echo", image_tokens=1_024),
     Model("scripted-exact", Kind.CHAT, 1_000_000, 100_000, "scripted-exact"),
     Model("scripted-embedding", Kind.EMBEDDING, 8_192, 0, "scripted-embedding"),
 )
@@ -180,7 +205,7 @@ class Scripted:
         self.hanging = asyncio.Event()
         self.seen: list[Seen] = []
         self._keep_seen = keep_seen
-        self._kinds = {model.upstream_id: model.kind for model in self.models.values()}
+        self._served = {model.upstream_id: model for model in self.models.values()}
 
     async def send(self, call: UpstreamCall) -> "ScriptedAnswer":
         """As an upstream does. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke when told to."""
@@ -221,7 +246,7 @@ class Scripted:
                 raise ScriptError("The body is not a JSON object.")
             script = self.script.with_directives(_directives(request))
             return await self._follow(path, request, script, seen)
-        except (ScriptError, ValueError) as reason:
+        except (ScriptError, SpeechError, ValueError) as reason:
             return _plain(400, asgi.error_value(str(reason), "invalid_request"), Script(), seen)
         except RecursionError:
             return _plain(400, asgi.error_value("The body is nested too deeply.", "invalid_request"), Script(), seen)
@@ -239,39 +264,38 @@ class Scripted:
                 else asgi.error_value(f"Scripted status {script.status}.", "scripted", kind="upstream_error")
             )
             return _plain(script.status, body, script, seen)
-        model = request.get("model")
-        kind = self._kinds.get(model) if isinstance(model, str) else None
-        if path == "embeddings" and kind is Kind.EMBEDDING:
+        name = request.get("model")
+        model = self._served.get(name) if isinstance(name, str) else None
+        if model is not None and path == "embeddings" and model.kind is Kind.EMBEDDING:
             return _plain(200, _embeddings(request, script), script, seen)
-        if path == "chat/completions" and kind is Kind.CHAT:
-            chat = _Chat.of(request, script)
-            if request.get("stream"):
-                return _Reply(200, "text/event-stream", None, _fragments(self._stream(chat, seen), script), script)
-            await self._pass(script, 0)
-            return _plain(200, chat.completion(), script, seen)
-        return _plain(
-            404, asgi.error_value(f"{path} of model {model} is not served here.", "model_not_found"), script, seen
-        )
+        if model is None or model.kind is not Kind.CHAT or PATHS.get(path) not in model.shapes:
+            return _plain(
+                404, asgi.error_value(f"{path} of model {name} is not served here.", "model_not_found"), script, seen
+            )
+        if path == COUNT:
+            return _plain(200, {"input_tokens": asked_of_messages(request).prompt_tokens()}, script, seen)
+        speaker = _speaker(PATHS[path], request, script)
+        if request.get("stream"):
+            return _Reply(
+                200, "text/event-stream", None, _fragments(self._stream(speaker, script, seen), script), script
+            )
+        await self._pass(script, 0)
+        return _plain(200, speaker.whole(), script, seen)
 
-    async def _stream(self, chat: "_Chat", seen: Seen) -> AsyncIterator[bytes]:
-        script = chat.script
-        yield _frame(chat.delta({"role": "assistant", "content": ""}))
+    async def _stream(self, speaker: Speaker, script: Script, seen: Seen) -> AsyncIterator[bytes]:
+        yield speaker.head()
         await self._pass(script, 0)
         _break(script, 0)
-        for number, text in enumerate(chat.pieces, 1):
+        for number in range(len(speaker.steps)):
             if script.delay_s:
                 await asyncio.sleep(script.delay_s)
-            yield _frame(chat.delta({"content": text}))
-            seen.chunks_sent = number
-            await self._pass(script, number)
-            _break(script, number)
-        if script.message:
-            yield _frame(chat.delta(dict(script.message)))
-        yield _frame(chat.delta({}, finish=chat.finish))
-        if chat.include_usage and script.usage != "missing":
-            yield _frame({**chat.head("chat.completion.chunk"), "choices": [], "usage": chat.usage()})
+            yield speaker.step(number)
+            seen.chunks_sent = number + 1
+            await self._pass(script, number + 1)
+            _break(script, number + 1)
+        yield speaker.tail()
         if script.done:
-            yield b"data: [DONE]\n\n"
+            yield speaker.done()
 
     async def _pass(self, script: Script, at: int) -> None:
         """The gate and the time-outs of this point: -1 before the response, n after n chunks."""
@@ -338,7 +362,7 @@ class ScriptedAnswer:
 
 
 class ScriptedServer:
-    """A scripted upstream as an ASGI application: `/v1/models`, `/v1/chat/completions`, `/v1/embeddings`."""
+    """A scripted upstream as an ASGI application, under `/v1`."""
 
     def __init__(self, upstream: Scripted) -> None:
         self._upstream = upstream
@@ -367,71 +391,66 @@ class ScriptedServer:
 
     def _models(self) -> dict[str, Any]:
         listed = [
-            {"id": model.upstream_id, "object": "model", "created": _CREATED, "owned_by": model.owned_by}
+            {"id": model.upstream_id, "object": "model", "created": CREATED, "owned_by": model.owned_by}
             for model in self._upstream.models.values()
         ]
         return {"object": "list", "data": listed}
 
 
-@dataclass(frozen=True, slots=True)
-class _Chat:
-    """A chat's reply, worked out before its first byte."""
+def _speaker(shape: str, request: dict[str, Any], script: Script) -> Speaker:
+    """The reply to a request, in its API's words. Raises ScriptError, SpeechError."""
+    options = request.get("stream_options")
+    include_usage = isinstance(options, dict) and options.get("include_usage") is True
+    if shape == "responses":
+        return ResponsesSpeaker(_said(asked_of_responses(request), request, script, shape), request)
+    if shape == "messages":
+        return MessagesSpeaker(_said(asked_of_messages(request), request, script, shape))
+    choices = request.get("n") or 1
+    if type(choices) is not int or not 1 <= choices <= 128:
+        raise ScriptError("n is not a whole number from 1 to 128.")
+    if shape == CHAT:
+        said = _said(asked_of_chat(request), request, script, shape)
+        return ChatSpeaker(said, choices=choices, include_usage=include_usage, logprobs=request.get("logprobs") is True)
+    given = prompts(request)
+    limit = _limit(request)
+    each = [Asked(text, len(text.encode("utf-8", "replace")), limit=limit) for text in given]
+    drawn = request.get("best_of") or choices
+    return CompletionsSpeaker(
+        [_said(asked, request, script, shape) for asked in each],
+        choices=choices,
+        drawn=drawn if type(drawn) is int else choices,
+        echo=request.get("echo") is True,
+        prompts=given,
+        logprobs=request.get("logprobs") is not None,
+        include_usage=include_usage,
+    )
 
-    id: str
-    model: str
-    pieces: tuple[str, ...]
-    finish: str
-    prompt_tokens: int
-    completion_tokens: int
-    include_usage: bool
-    script: Script
 
-    @classmethod
-    def of(cls, request: dict[str, Any], script: Script) -> "_Chat":
-        messages = request.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise ScriptError("messages is not a list with at least one message.")
-        limit = _limit(request)
-        exact = script.exact or request["model"] == "scripted-exact"
-        said = _text(next((m for m in reversed(messages) if isinstance(m, dict) and m.get("role") == "user"), {}))
-        pieces = script.chunks
-        if pieces is None:
-            pieces = tuple(_words(f"You said: {said}"))[:limit]
-        cut = limit is not None and len(pieces) >= limit
-        options = request.get("stream_options")
-        return cls(
-            id="chatcmpl-" + hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:24],
-            model=request["model"],
-            pieces=pieces,
-            finish=script.finish_reason or ("length" if cut or exact else "stop"),
-            prompt_tokens=max(1, -(-sum(len(_text(m).encode("utf-8", "replace")) for m in messages) // 4)),
-            completion_tokens=(limit or DEFAULT_OUTPUT) if exact else len(pieces),
-            include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-            script=script,
-        )
-
-    def head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": _CREATED, "model": self.model}
-
-    def usage(self) -> Any:
-        if self.script.usage != "reported":
-            return self.script.usage
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        }
-
-    def delta(self, delta: dict[str, Any], *, finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return {**self.head("chat.completion.chunk"), "choices": [choice]}
-
-    def completion(self) -> dict[str, Any]:
-        message = {"role": "assistant", "content": "".join(self.pieces), **self.script.message}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish}
-        body = {**self.head("chat.completion"), "choices": [choice]}
-        return body if self.script.usage == "missing" else {**body, "usage": self.usage()}
+def _said(asked: Asked, request: dict[str, Any], script: Script, shape: str) -> Said:
+    """What a request is answered."""
+    exact = script.exact or request["model"] == "scripted-exact"
+    if script.chunks is None:
+        steps = steps_of(asked)
+        calls = any(step.kind == "call" for step in steps)
+        steps = steps if calls or asked.limit is None else steps[: asked.limit]
+    else:
+        steps = [Step("text", chunk) for chunk in script.chunks]
+        calls = False
+    cut = asked.limit is not None and len(steps) >= asked.limit and not calls
+    if shape != CHAT:
+        steps = [*steps, *steps_of_message(script.message)]
+    usual = "length" if cut or exact else "tool_calls" if calls else "stop"
+    seed = json.dumps([asked.said, asked.bytes], ensure_ascii=True)
+    return Said(
+        id="chatcmpl-" + hashlib.sha256(seed.encode()).hexdigest()[:24],
+        model=request["model"],
+        steps=steps,
+        finish=script.finish_reason or usual,
+        prompt_tokens=asked.prompt_tokens(),
+        completion_tokens=(asked.limit or DEFAULT_OUTPUT) if exact else len(steps),
+        reported=script.usage,
+        extra=script.message if shape == CHAT else {},
+    )
 
 
 def _embeddings(request: dict[str, Any], script: Script) -> dict[str, Any]:
@@ -483,22 +502,6 @@ def _limit(request: dict[str, Any]) -> int | None:
     return None
 
 
-def _text(message: Any) -> str:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
-
-
-def _words(text: str) -> Iterator[str]:
-    for number, word in enumerate(text.split(" ")):
-        yield word if number == 0 else f" {word}"
-
-
-def _frame(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
-
-
 def _break(script: Script, at: int) -> None:
     if script.die_after == at:
         raise _Died
@@ -530,9 +533,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m freehold.upstream.scripted", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", default="{}", help="directives for every call, as JSON")
+    parser.add_argument("--shapes", default=CHAT, help=f"the APIs it speaks, of {', '.join(SHAPES)}; parted by commas")
     given = parser.parse_args(argv)
     script = Script().with_directives(json.loads(given.script))
-    asyncio.run(asgi.serve(Scripted(script=script).asgi(), asgi.bind(given.port)))
+    shapes = frozenset(given.shapes.split(","))
+    if not shapes <= set(SHAPES):
+        parser.error(f"--shapes takes {', '.join(SHAPES)}")
+    models = [replace(model, shapes=shapes) if model.kind is Kind.CHAT else model for model in MODELS]
+    asyncio.run(asgi.serve(Scripted(models=models, script=script).asgi(), asgi.bind(given.port)))
 
 
 if __name__ == "__main__":

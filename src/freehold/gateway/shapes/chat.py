@@ -177,6 +177,10 @@ def _check_part(part: object) -> None:
         return
     if part.get("type") in FILE_PARTS or "file_id" in part:
         raise UnsupportedParameter(reason=f"File ids in messages are not supported: {STATE}.", param="messages")
+    if part.get("type") == "image_url":
+        image = part.get("image_url")
+        if not isinstance(image, str) and not (isinstance(image, dict) and isinstance(image.get("url"), str)):
+            raise InvalidRequest(reason="A part of content of type image_url has no image_url.url.", param="messages")
     if part.get("type") == "text" and not isinstance(part.get("text"), str):
         raise InvalidRequest(reason="A part of content of type text has no text.", param="messages")
 
