@@ -166,7 +166,9 @@ def decode_failure(data: bytes | None, contracts: Iterable[Contract]) -> Failure
         return None
     selector, rest = data[:4], data[4:]
     if selector == keccak(text="Error(string)")[:4]:
-        return Failure("Error", {"message": _decode("Error", ({"name": "message", "type": "string"},), rest)[0]})
+        # Not strictly: what some compilers have left behind the text is no padding.
+        (message,) = _decode("Error", ({"name": "message", "type": "string"},), rest, strict=False)
+        return Failure("Error", {"message": message})
     if selector == keccak(text="Panic(uint256)")[:4]:
         return Failure("Panic", {"code": _decode("Panic", ({"name": "code", "type": "uint256"},), rest)[0]})
     for contract in contracts:
@@ -260,10 +262,10 @@ def _encode(what: str, items: Sequence[Mapping[str, Any]], arguments: Sequence[A
         raise AbiError(f"The arguments don't fit {what}: {error}") from None
 
 
-def _decode(what: str, items: Sequence[Mapping[str, Any]], data: bytes) -> tuple[Any, ...]:
+def _decode(what: str, items: Sequence[Mapping[str, Any]], data: bytes, *, strict: bool = True) -> tuple[Any, ...]:
     kinds = _types(items)
     try:
-        values = decode(kinds, data)
+        values = decode(kinds, data, strict=strict)
     except (DecodingError, OverflowError) as error:
         raise AbiError(f"The answer doesn't fit {what}: {error}") from None
     return tuple(_checksummed(kind, value) for kind, value in zip(kinds, values, strict=True))
