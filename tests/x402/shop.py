@@ -1,10 +1,13 @@
 """A shop: a real chain with the contracts, one or two workers that take payments, and wallets that pay."""
 
 import asyncio
+import base64
 import contextlib
+import json
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -19,6 +22,7 @@ from x402.mechanisms.evm.signers import EthAccountSigner
 
 from freehold.allowance.allowance import Allowance
 from freehold.app.jobs import run_jobs
+from freehold.chain.abi import Contract
 from freehold.chain.contracts import Contracts
 from freehold.chain.deploy import deploy_dev
 from freehold.chain.model import Deployment
@@ -32,14 +36,19 @@ from freehold.gateway.account.application import build_account_app
 from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
 from freehold.gateway.asgi import build
 from freehold.gateway.door import Door
-from freehold.gateway.x402.facilitator import Facilitator
+from freehold.gateway.x402 import model
+from freehold.gateway.x402.facilitator import TOKEN, Facilitator
+from freehold.gateway.x402.model import Authorization
 from freehold.gateway.x402.payments import Payments
 from freehold.gateway.x402.settings import PaymentSettings
+from freehold.gateway.x402.store import Key
+from freehold.gateway.x402.store import Store as PaymentStore
 from freehold.identity.identity import Identity
 from freehold.identity.settings import IdentitySettings
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Charge
 from freehold.pricing.book import Prices
+from freehold.problems import Problem
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.model import Terms
 from freehold.upstream.scripted import Scripted
@@ -100,9 +109,9 @@ class Shop:
     async def treasury(self) -> int:
         return await self.usdc_of(self.deployment.operator)
 
-    def payer(self, wallet: LocalAccount) -> x402Client:
+    def payer(self, wallet: LocalAccount, client: Any = None) -> Any:
         """The SDK's own client, which is told that it may spend this token."""
-        client = x402Client()
+        client = client or x402Client()
         register_exact_evm_client(client, EthAccountSigner(wallet))
         token = self.deployment.contracts["usdc"]
         network = f"eip155:{self.deployment.chain_id}"
@@ -123,6 +132,65 @@ class Shop:
         required = http_client.get_payment_required_response(asked.headers.get, None)
         payload = await http_client.create_payment_payload(required)
         return dict(http_client.encode_payment_signature_header(payload))
+
+    async def signed(self, wallet: LocalAccount, units: int, **changes: Any) -> Authorization:
+        """An authorization made by hand; `changes` are of its fields, and `domain_name` of its domain."""
+        terms = await self.worker.payments.terms()
+        now_s = int((await self.anvil.rpc.call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+        name = changes.pop("domain_name", terms.name)
+        key = changes.pop("key", wallet)
+        made = Authorization(
+            **{
+                "payer": wallet.address,
+                "pay_to": terms.pay_to,
+                "value": units,
+                "valid_after": 0,
+                "valid_before": now_s + 600,
+                "nonce": secrets.token_bytes(32),
+                "signature": b"",
+                **changes,
+            }
+        )
+        digest = made.digest(replace(terms, name=name))
+        return replace(made, signature=bytes(key.unsafe_sign_hash(digest).signature))
+
+    async def header(self, signed: Authorization, **accepted: Any) -> dict[str, str]:
+        """The header that carries it; `accepted` changes the offer that it says it accepts."""
+        terms = await self.worker.payments.terms()
+        sent = {
+            "x402Version": 2,
+            "accepted": {**model.offer(terms, units=signed.value, timeout_s=300), **accepted},
+            "payload": {
+                "signature": "0x" + signed.signature.hex(),
+                "authorization": {
+                    "from": signed.payer,
+                    "to": signed.pay_to,
+                    "value": str(signed.value),
+                    "validAfter": str(signed.valid_after),
+                    "validBefore": str(signed.valid_before),
+                    "nonce": "0x" + signed.nonce.hex(),
+                },
+            },
+        }
+        return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(sent).encode()).decode()}
+
+    async def carry_out(self, signed: Authorization, *, sender: str = "frank") -> str:
+        """Somebody else submits an authorization to the token; waits until it is mined."""
+        wallet = await DevWallet.open(self.anvil.rpc, sender)
+        token = Contract(TOKEN, address=self.deployment.contracts["usdc"], name="USDC")
+        fields = (signed.payer, signed.pay_to, signed.value, signed.valid_after, signed.valid_before, signed.nonce)
+        receipt = await wallet.send(token, "transferWithAuthorization", *fields, signed.signature, what="carrying out")
+        return receipt.tx_hash
+
+    async def carry_out_if_it_can(self, signed: Authorization) -> None:
+        """As a stranger who races the operator; too late is no harm."""
+        with contextlib.suppress(Problem):
+            await self.carry_out(signed)
+
+    async def state_of(self, key: Key) -> str:
+        found = await PaymentStore(self.database).find(key)
+        assert found is not None
+        return found.state
 
     async def account_of(self, wallet: LocalAccount) -> int | None:
         found = await self.worker.identity.account_of_address(wallet.address)
@@ -158,8 +226,10 @@ class Shop:
 
 
 @asynccontextmanager
-async def worker(shop: Shop, *, settings: PaymentSettings | None = None, jobs: bool = True) -> AsyncIterator[Worker]:
-    """A worker on a free port; `jobs` False leaves the chain to others."""
+async def worker(
+    shop: Shop, *, settings: PaymentSettings | None = None, jobs: bool = True, takes: bool = True
+) -> AsyncIterator[Worker]:
+    """A worker on a free port; `jobs` False leaves the chain to others, `takes` False takes no payments."""
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         database = await Database.connect(shop.database_url, max_size=10)
@@ -191,7 +261,12 @@ async def worker(shop: Shop, *, settings: PaymentSettings | None = None, jobs: b
             running = asyncio.create_task(run_jobs(database, reader, allowance, ledger, payments))
             stack.push_async_callback(_cancel, running)
         door = Door(
-            ledger=ledger, identity=identity, prices=prices, catalogue=catalogue, allowance=allowance, payments=payments
+            ledger=ledger,
+            identity=identity,
+            prices=prices,
+            catalogue=catalogue,
+            allowance=allowance,
+            payments=payments if takes else None,
         )
         stack.push_async_callback(door.finish)
 
@@ -208,7 +283,7 @@ async def worker(shop: Shop, *, settings: PaymentSettings | None = None, jobs: b
             deployment=shop.deployment,
             status=status,
             settings=AccountSettings(),
-            payments=payments,
+            payments=payments if takes else None,
         )
         server = await stack.enter_async_context(serve_on(build(door, build_account_app(services))))
         made = Worker(f"http://127.0.0.1:{server.port}", database, ledger, identity, payments, scripted, allowance, rpc)
