@@ -5,7 +5,20 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from freehold.gateway.account import account, admin, auth, bill, errors, keys, metrics, prices, status, usage
+from freehold.gateway.account import (
+    account,
+    admin,
+    auth,
+    bill,
+    errors,
+    keys,
+    metrics,
+    plan,
+    prices,
+    status,
+    topup,
+    usage,
+)
 from freehold.gateway.account.services import AccountServices
 
 VERSION = "1"
@@ -52,7 +65,7 @@ def _application() -> FastAPI:
         generate_unique_id_function=_operation,
         redirect_slashes=False,
     )
-    for part in (auth, account, keys, usage, bill, prices, admin, status, metrics):
+    for part in (auth, account, topup, keys, usage, bill, plan, prices, admin, status, metrics):
         app.include_router(part.router)
     return app
 

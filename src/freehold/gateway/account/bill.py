@@ -12,6 +12,7 @@ from freehold.clock import Day, Month
 from freehold.gateway.account import bill_page, sheet
 from freehold.gateway.account.deps import Reader, Services
 from freehold.gateway.account.errors import answers
+from freehold.gateway.account.keys import key_names
 from freehold.gateway.account.wire import Out, moment, money
 from freehold.ledger.model import Bill, BillGroup, BillLine, Source
 from freehold.money import format_usd
@@ -153,7 +154,7 @@ async def bill(
     if month > current:
         raise InvalidRequest(reason=f"month: {month} has not begun; the newest is {current}.", param="month")
     account = await services.identity.account(caller.account_id)
-    names = {key.id: key.name for key in await services.identity.keys(caller.account_id)}
+    names = await key_names(services, caller.account_id)
     made = shown(await services.ledger.bill(caller.account_id, month), account.name, names)
     if form is Format.CSV:
         return sheet.response(COLUMNS, sheet.these(cells(made)), name=f"bill-{month}.csv")

@@ -12,6 +12,7 @@ from freehold.gateway.account.deps import ListsKeys, ManagesKeys, SeesOwn, Servi
 from freehold.gateway.account.errors import answers
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.wire import MAX_ID, In, ModelId, Out, Text, TimeIn, UsdIn, moment, money
+from freehold.gateway.x402.payments import KEYLESS
 from freehold.identity.model import Act, ApiKey, Caller, Scope
 from freehold.identity.problems import InsufficientRole
 from freehold.ledger.model import KeyLimits, KeySpend, KeyState
@@ -147,6 +148,11 @@ async def delete(services: Services, caller: ManagesKeys, key_id: KeyId) -> KeyO
 
     key = await services.database.transact(work)
     return (await shown(services, caller.account_id, [key]))[0]
+
+
+async def key_names(services: AccountServices, account_id: int) -> dict[int, str]:
+    """Names by ids, also of the one that stands for calls paid by x402."""
+    return {KEYLESS: "x402", **{key.id: key.name for key in await services.identity.keys(account_id)}}
 
 
 async def make(services: AccountServices, account_id: int, user_id: int | None, asked: KeyIn) -> NewKeyOut:

@@ -12,6 +12,7 @@ from freehold.clock import Day
 from freehold.gateway.account import sheet
 from freehold.gateway.account.deps import Reader, SeesOwn, Services
 from freehold.gateway.account.errors import answers
+from freehold.gateway.account.keys import key_names
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.wire import MAX_ID, ModelId, Out, TimeIn, moment, money, plain, request_id, request_uuid
 from freehold.identity.model import Act
@@ -117,7 +118,7 @@ async def usage(
     form: Annotated[Format, Query(alias="format")] = Format.JSON,
 ) -> Any:
     """Newest first. Pages by cursor neither skip nor repeat a row, whatever is charged meanwhile."""
-    names = {key.id: key.name for key in await services.identity.keys(caller.account_id)}
+    names = await key_names(services, caller.account_id)
     if group_by is not None:
         if key_id is not None or model is not None or cursor is not None:
             raise InvalidRequest(reason="key_id, model and cursor go with rows per call.", param="group_by")
@@ -149,7 +150,7 @@ async def receipt(services: Services, caller: SeesOwn, receipt_id: str) -> Charg
         raise unknown from None
     if Act.READ not in caller.acts() and (caller.key is None or caller.key.id != charge.key_id):
         raise unknown
-    names = {key.id: key.name for key in await services.identity.keys(caller.account_id)}
+    names = await key_names(services, caller.account_id)
     return _charge(charge, names)
 
 
