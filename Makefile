@@ -9,7 +9,7 @@ TESTS ?= tests
 SEEDS ?= 1000
 BIN := .venv/bin
 
-.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign
+.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign laws
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -36,6 +36,10 @@ bench: setup-dev  ## measure beside LiteLLM, Portkey and nginx; ARGS="--quick" t
 
 campaign: setup-dev  ## what the money path is judged by, in full: drains, killed workers, 10,000 cancelled streams; SEED=n draws anew
 	@CAMPAIGN=1 $(BIN)/python -m pytest -q --timeout=0 tests/scenarios/test_campaign.py
+
+laws: setup-dev  ## the contracts' laws at length: SEEDS=10000 random histories of each machine, 100,000 draws of curve and burn
+	@HISTORIES=$(SEEDS) DRAWS=100000 PYTHONPATH=src exec $(BIN)/python -m pytest -q --durations=0 tests/contracts/test_*_machine.py \
+		tests/contracts/test_curve.py tests/contracts/test_burn.py
 
 format: setup-dev  ## write every file in the one format
 	@$(BIN)/ruff format src tests scripts bench

@@ -137,7 +137,7 @@ contract Strips is Multicall {
             _flows[operator][beneficiary][month].extra[today()] += extra;
             _totals[operator][month].extra[today()] += extra;
         }
-        _checkCommitted(operator, month);
+        if (_wholeDayLeft(month)) _checkCommitted(operator, month);
         emit Activated(msg.sender, month, amount, operator, beneficiary, position);
         _emitAllowance(month, operator, beneficiary);
         _series(month, false).burn(msg.sender, amount);
@@ -154,7 +154,7 @@ contract Strips is Multicall {
         address newBeneficiary
     ) external {
         require(amount > 0, ZeroAmount());
-        require(_nextDay(month) < Months.firstDay(month + 1), MonthOver(month, endOf(month)));
+        require(_wholeDayLeft(month), MonthOver(month, endOf(month)));
         _take(month, amount, operator, beneficiary);
         _put(month, amount, newOperator, newBeneficiary);
         if (newOperator != operator) _checkCommitted(newOperator, month);
@@ -248,10 +248,9 @@ contract Strips is Multicall {
         require(signer != address(0), UnknownOperator(operator));
         position = _positions[msg.sender][month][operator][beneficiary] += amount;
         if (month > _lastMonths[operator]) _lastMonths[operator] = month;
-        uint256 day = _nextDay(month);
-        if (day == Months.firstDay(month + 1)) return position; // the month's last day: no whole one is left
-        _flows[operator][beneficiary][month].add(day, amount);
-        _totals[operator][month].add(day, amount);
+        if (!_wholeDayLeft(month)) return position;
+        _flows[operator][beneficiary][month].add(_nextDay(month), amount);
+        _totals[operator][month].add(_nextDay(month), amount);
     }
 
     /// @dev Takes from each whole day of the month from tomorrow on; today stays as it was granted.
@@ -269,6 +268,11 @@ contract Strips is Multicall {
     function _nextDay(uint256 month) private view returns (uint256) {
         uint256 first = Months.firstDay(month);
         return today() < first ? first : today() + 1;
+    }
+
+    /// @dev False from the month's last day on.
+    function _wholeDayLeft(uint256 month) private view returns (bool) {
+        return _nextDay(month) < Months.firstDay(month + 1);
     }
 
     function _checkCommitted(address operator, uint256 month) private view {

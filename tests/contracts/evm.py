@@ -96,7 +96,8 @@ class Evm:
         config = pyrevm.CfgEnv(chain_id=chain_id)
         self._evm = pyrevm.EVM(env=pyrevm.Env(cfg=config), gas_limit=_GAS, spec_id="CANCUN")
         self._errors: dict[bytes, tuple[str, list[str]]] = {}
-        self._events: dict[bytes, tuple[str, list[tuple[str, str, bool]]]] = {}
+        self._events: dict[tuple[bytes, int], tuple[str, list[tuple[str, str, bool]]]] = {}
+        """By topic and number of topics: Transfer has two in an ERC-20 and three in an ERC-721."""
         self._set_block()
 
     def warp(self, seconds: int) -> None:
@@ -143,6 +144,14 @@ class Evm:
         for slot, value in (storage or {}).items():
             self._evm.insert_account_storage(address, slot, value)
 
+    def code(self, address: str) -> bytes:
+        """Of a deployed contract."""
+        return bytes(self._evm.get_code(address) or b"")
+
+    def refusal_of(self, output: bytes) -> Refused:
+        """What a call inside another was refused with."""
+        return self._refusal(RuntimeError(f"output: 0x{output.hex()}"))
+
     def learn(self, abi: Sequence[Mapping[str, Any]]) -> None:
         """Lets errors and events of `abi` be read by name."""
         for entry in abi:
@@ -152,7 +161,7 @@ class Evm:
             elif entry["type"] == "event":
                 fields = [(i["name"], _type(i), i["indexed"]) for i in entry["inputs"]]
                 topic = keccak(text=f"{entry['name']}({','.join(kind for _, kind, _ in fields)})")
-                self._events[topic] = (entry["name"], fields)
+                self._events[topic, 1 + sum(is_topic for *_, is_topic in fields)] = (entry["name"], fields)
 
     def call(self, sender: str, to: str, data: bytes, *, static: bool) -> bytes:
         try:
@@ -165,7 +174,7 @@ class Evm:
         found = []
         for log in self._evm.result.logs:
             topics, data = log.data
-            name, fields = self._events[bytes(topics[0])]
+            name, fields = self._events[bytes(topics[0]), len(topics)]
             indexed = iter(topics[1:])
             plain = iter(decode([kind for _, kind, is_topic in fields if not is_topic], bytes(data)))
             values = {

@@ -22,6 +22,7 @@ from tests.contracts.freehold_chain import (
     deploy_prepaid,
     deploy_usdc,
 )
+from tests.contracts.lengths import histories, limit_s
 
 SIGNERS = {signer.address: signer for signer in map(Signer.of, ("ann", "ben", "cat"))}
 PEOPLE = list(SIGNERS)
@@ -313,8 +314,8 @@ class PaymentsMachine(RuleBasedStateMachine):
         assert self.usdc.balanceOf(self.prepaid.address) == 0
 
 
-@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
+@pytest.mark.timeout(limit_s(900))  # a minute of work, on a machine that may be busy
 def test_payments_keep_their_laws_under_any_history() -> None:
     run_state_machine_as_test(
-        PaymentsMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
+        PaymentsMachine, settings=settings(max_examples=histories(300), stateful_step_count=50, deadline=None)
     )

@@ -30,6 +30,7 @@ from tests.contracts.freehold_chain import (
     Freehold,
     deploy,
 )
+from tests.contracts.lengths import histories, limit_s
 
 from freehold.chain import curve
 
@@ -288,8 +289,8 @@ class StakingMachine(RuleBasedStateMachine):
             assert self.chain.diem.balanceOf(owner) == self.diem[owner]
 
 
-@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
+@pytest.mark.timeout(limit_s(900))  # a minute of work, on a machine that may be busy
 def test_staking_keeps_its_laws_under_any_history() -> None:
     run_state_machine_as_test(
-        StakingMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
+        StakingMachine, settings=settings(max_examples=histories(300), stateful_step_count=50, deadline=None)
     )

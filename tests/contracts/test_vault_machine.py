@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 from tests.contracts.evm import DAY_S, Event, Refused, Signer
 from tests.contracts.freehold_chain import ONE, OPERATOR, Freehold, deploy
+from tests.contracts.lengths import histories, limit_s
 
 OWNERS = [Signer.of(name).address for name in ("ann", "ben", "cat")]
 BENEFICIARIES = OWNERS[:2]
@@ -306,6 +307,8 @@ class VaultMachine(RuleBasedStateMachine):
             assert self.chain.diem.balanceOf(owner) == self.wallets[owner]
 
 
-@pytest.mark.timeout(900)  # a minute of work, on a machine that may be busy
+@pytest.mark.timeout(limit_s(900))  # a minute of work, on a machine that may be busy
 def test_the_vault_keeps_its_laws_under_any_history() -> None:
-    run_state_machine_as_test(VaultMachine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(
+        VaultMachine, settings=settings(max_examples=histories(300), stateful_step_count=50, deadline=None)
+    )

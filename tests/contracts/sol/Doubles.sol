@@ -22,10 +22,13 @@ contract FixedPool {
     }
 }
 
-/// @notice A token that, once, calls somebody back in the middle of a transfer, and keeps what came of it.
+/// @notice A token that, once, calls somebody back in the middle of a transfer, and keeps what came of it. The first slots
+/// are those of OpenZeppelin's ERC20, so that it can be put in a token's place.
 contract CallingToken {
     mapping(address owner => uint256) public balanceOf;
+    mapping(address owner => mapping(address spender => uint256)) private _unused;
     uint256 public totalSupply;
+    uint256[47] private _gap;
     address public target;
     bytes public data;
     bool public calledBack;
