@@ -316,7 +316,7 @@ def test_lines_are_counted_through_quotes_that_span_lines(tmp_path: Path) -> Non
 
 
 def test_a_line_that_is_no_json_is_a_bad_row(tmp_path: Path) -> None:
-    with pytest.raises(BadRows, match="line 2: '{\"timestamp\": 1': no JSON"):
+    with pytest.raises(BadRows, match=r"line 2: '\{\"timestamp\": 1': no JSON"):
         read(tmp_path, MOONCAKE.splitlines()[0] + '\n{"timestamp": 1\n[1]\n' + MOONCAKE)
 
 

@@ -87,6 +87,12 @@ def threshold_density(threshold: float, alpha: float = 0.0) -> float:
     return (1 - alpha) * math.exp((1 - alpha) * threshold) / (math.e - 1 + alpha)
 
 
+def threshold_mass(threshold: float, alpha: float = 0.0) -> float:
+    """Chance of a threshold of at most this: (e^{(1−α)z} − 1)/(e − 1 + α), the density's integral."""
+    at = min(max(threshold, 0.0), break_even_spend(alpha))
+    return math.expm1((1 - alpha) * at) / (math.e - 1 + alpha)
+
+
 def never_buy_mass(alpha: float = 0.0) -> float:
     """α/(e − 1 + α)."""
     return alpha / (math.e - 1 + alpha)
@@ -121,20 +127,30 @@ def trusting_ratio(trust: float) -> float:
 class Levels:
     """Demand cut at each distinct value: level i is `width[i]` wide and used on the days where `used[i]` is true."""
 
+    top: Floats
+    """The upper edge of each level."""
     width: Floats
     used: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 
-    @property
-    def top(self) -> Floats:
-        """The upper edge of each level."""
-        result: Floats = np.cumsum(self.width)
-        return result
+
+def levels(demand: Floats, also: Floats | None = None) -> Levels:
+    """Cut a series of days into levels, lowest first; with `also`, at its values too.
+
+    Exact: between two distinct demands nothing differs.
+    """
+    edges = np.unique(demand if also is None else np.concatenate([demand, also]))
+    edges = edges[edges > 0]
+    return Levels(edges, np.diff(edges, prepend=0.0), demand[None, :] >= edges[:, None])
 
 
-def levels(demand: Floats) -> Levels:
-    """Cut a series of days into levels, lowest first. Exact: between two distinct demands nothing differs."""
-    edges = np.unique(demand[demand > 0])
-    return Levels(np.diff(edges, prepend=0.0), demand[None, :] >= edges[:, None])
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """The same threshold for all levels."""
+
+    threshold: float
+
+    def __call__(self, cut: Levels) -> Floats:
+        return np.full(len(cut.width), self.threshold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,9 +164,10 @@ class Run:
 
 def play(
     demand: Floats,
+    thresholds: Callable[[Levels], Floats],
     *,
     fee: float,
-    thresholds: Callable[[Levels], Floats],
+    also: Floats | None = None,
     price: float = 1.0,
     lease: float = 0.0,
     window: int | None = None,
@@ -158,9 +175,10 @@ def play(
     """Rent each level while its spend in the last `window` days (None: ever) stays within its threshold, then buy it.
 
     `fee`: of a DIEM for the rest of the series; `price`: of demand by the call; `lease`: what idle credit fetches.
-    A level is bought for the first use that would take its spend above the threshold, and serves that use already.
+    Levels are cut at `also`, too. A level is bought for the first use that would take its spend above the threshold,
+    and serves that use already.
     """
-    cut = levels(demand)
+    cut = levels(demand, also)
     spent = np.cumsum(cut.used * price, axis=1)
     if window is not None and window < spent.shape[1]:
         spent[:, window:] -= spent[:, :-window].copy()
@@ -175,20 +193,24 @@ def play(
 
 def deterministic(demand: Floats, *, fee: float, price: float = 1.0, lease: float = 0.0) -> Run:
     """Buy a level when its spend reaches its fee: at most twice the clairvoyant's cost (idle income left out)."""
-    return play(demand, fee=fee, price=price, lease=lease, thresholds=lambda cut: np.full(len(cut.width), fee))
+    return play(demand, _Same(fee), fee=fee, price=price, lease=lease)
 
 
-def randomised(demand: Floats, chances: Floats, *, fee: float, price: float = 1.0, lease: float = 0.0) -> float:
-    """Expected cost of drawing one threshold for all levels, over `chances` in [0, 1) as equally likely draws.
+def randomised(demand: Floats, *, fee: float, price: float = 1.0, lease: float = 0.0) -> float:
+    """Expected cost of drawing a threshold: exact, since only the uses that are rented before buying matter.
 
     One draw for all levels has the same expected cost as one for each, since costs of levels add up.
     """
-    drawn = [fee * random_threshold(float(chance)) for chance in chances]
-    costs = [
-        play(demand, fee=fee, price=price, lease=lease, thresholds=lambda cut, z=z: np.full(len(cut.width), z)).cost  # type: ignore[misc]
-        for z in drawn
-    ]
-    return float(np.mean(costs))
+    cut = levels(demand)
+    uses = cut.used.sum(axis=1)
+    rented = np.arange(len(demand) + 1, dtype=np.float64)
+    reached = [threshold_mass(each * price / fee) if fee > 0 else 1.0 for each in (*rented[1:], math.inf)]
+    chances = np.diff(reached, prepend=0.0)
+    if lease > 0:
+        costs = [play(demand, _Same(each * price), fee=fee, price=price, lease=lease).cost for each in rented]
+        return float(chances @ np.array(costs))
+    paid = price * np.minimum(uses, rented[:, None]) + fee * (uses > rented[:, None])
+    return float(chances @ (paid @ cut.width))
 
 
 def trusting(
@@ -200,7 +222,7 @@ def trusting(
         expected = price * (forecast[None, :] >= cut.top[:, None]).sum(axis=1)
         return np.array([trusting_threshold(float(each), trust, fee) for each in expected])
 
-    return play(demand, fee=fee, price=price, lease=lease, thresholds=thresholds)
+    return play(demand, thresholds, also=forecast, fee=fee, price=price, lease=lease)
 
 
 def clairvoyant(demand: Floats, *, fee: float, price: float = 1.0, lease: float = 0.0) -> Run:
