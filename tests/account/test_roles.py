@@ -36,6 +36,13 @@ TABLE: Mapping[tuple[str, str], tuple[Any, Mapping[str, int]]] = {
     ("GET", "/v1/account/usage"): (None, READS),
     ("GET", "/v1/account/bill"): (None, READS),
     ("GET", "/v1/account/receipts/{receipt_id}"): (None, {**ANY, "inference": 404, "admin": 404, "member-admin": 404}),
+    ("GET", "/v1/account/receipts"): (None, READS),
+    ("GET", "/v1/account/receipts/{receipt_id}/proof"): (
+        None,
+        {**dict.fromkeys(ANY, 409), "inference": 404, "admin": 404, "member-admin": 404},
+    ),
+    ("GET", "/v1/epochs"): (None, OPEN),
+    ("GET", "/v1/epochs/{day}"): (None, dict.fromkeys(OPEN, 404)),
     ("POST", "/v1/admin/accounts"): ({"name": "new"}, OPERATES),
     ("GET", "/v1/admin/accounts"): (None, OPERATES),
     ("POST", "/v1/admin/accounts/{account_id}/keys"): ({"name": "new"}, OPERATES),
@@ -58,9 +65,11 @@ ELSEWHERE = {
     ("POST", "/v1/auth/logout"),
     ("GET", "/metrics"),
     ("POST", "/v1/admin/reload"),
+    ("GET", "/v1/plan"),
 }
 """Tested with sign-in: they take what only a wallet or a session has; with the metrics, whose readers may come without
-a token; and with the supervisor, who does what the operator asks."""
+a token; with the supervisor, who does what the operator asks; and with usage of past days, without which there is no
+plan."""
 
 
 def test_every_route_is_in_the_table() -> None:
@@ -112,8 +121,11 @@ async def test_what_each_caller_may_do(office: Office, route: tuple[str, str]) -
             receipt_id=f"req_{charge.request_id.hex}",
             account_id=account_id,
             model="scripted-echo",
+            day="2027-01-14",
         )
         query = {"account": account_id} if token and template.startswith("/v1/account") else {}
+        if template == "/v1/account/receipts":
+            query["month"] = "2027-01"
         reply = await office.ask(method, path, token, body, **query)
         expected = allowed.get(name, 401)
         assert reply.status == expected or (expected == 200 and reply.status == 201), (name, reply.status, reply.body)

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_WIDTH = 120
-"""Columns of a table that goes into a pipe."""
 
 
 class Output:
     """One command's stdout and stderr."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, plain_width: int = PLAIN_WIDTH) -> None:
+        """`plain_width`: columns of a table that goes into a pipe."""
         self.as_json = as_json
+        self._plain_width = plain_width
 
     def document(self, value: Any, render: Callable[["Output"], None]) -> None:
         """The command's result: as JSON, or drawn by `render`."""
@@ -98,7 +99,7 @@ class Output:
         from rich.console import Console
 
         # made anew each time, because stdout may have been replaced since (a test, a pager)
-        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        width = None if sys.stdout.isatty() else self._plain_width
         console = Console(width=width, highlight=False)
         # rich leaves bold with NO_COLOR; who asks for no colour gets no escape codes at all
         return Console(width=width, highlight=False, color_system=None) if console.no_color else console

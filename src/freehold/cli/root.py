@@ -4,13 +4,14 @@ from typing import Any
 
 import click
 
-from freehold.cli import account, calling, chainside, development, operating, serving, touring, weights
+from freehold.cli import account, calling, chainside, development, operating, planning, serving, touring, weights
 from freehold.cli.refusal import Refusal
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Start", (serving.up, serving.status, touring.tour)),
     ("Call models", (calling.chat, calling.embed, serving.models, operating.prices)),
     ("Your account", (account.balance, account.usage, account.bill, account.receipt, account.keys)),
+    ("Plan", (planning.plan, planning.backtest)),
     ("Sign in", (account.login, account.logout, account.whoami, account.account)),
     (
         "Own capacity",

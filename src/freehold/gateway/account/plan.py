@@ -65,7 +65,7 @@ async def plan(
     }
     asked = PlanAsked(
         today=today,
-        spent=tuple((Day.parse(row.group), row.cost_nano) for row in rows),
+        spent=tuple((Day.parse(row.group[:10]), row.cost_nano) for row in rows),
         calls=sum(row.calls for row in rows),
         given={name: value for name, value in given.items() if value is not None},
     )

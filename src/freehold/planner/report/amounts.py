@@ -37,7 +37,8 @@ class Amounts:
         return number(self.scaled(amount))
 
     def diem(self, size: float) -> str:
-        return f"{number(size)} DIEM"
+        """A size: DIEM, or of a relative plan what they serve."""
+        return f"{number(size)} DIEM" if self.unit is Unit.USD else f"DIEM for {number(size)} {self.unit}"
 
 
 def number(value: float) -> str:
