@@ -17,7 +17,7 @@ WRONG: list[Any] = [
 ]  # fmt: skip
 GOOD = {
     "name": "n", "address": "0x" + "1" * 40, "message": "m", "signature": "0x", "role": "viewer", "account_id": 1,
-    "amount_usd": "1", "id": "i", "input_usd_per_million": "1", "model": "scripted-echo",
+    "amount": "1", "amount_usd": "1", "id": "i", "input_usd_per_million": "1", "model": "scripted-echo",
 }  # fmt: skip
 
 

@@ -66,10 +66,11 @@ ELSEWHERE = {
     ("GET", "/metrics"),
     ("POST", "/v1/admin/reload"),
     ("GET", "/v1/plan"),
+    ("POST", "/v1/account/top-up"),
 }
 """Tested with sign-in: they take what only a wallet or a session has; with the metrics, whose readers may come without
-a token; with the supervisor, who does what the operator asks; and with usage of past days, without which there is no
-plan."""
+a token; with the supervisor, who does what the operator asks; with x402, which pays; and with usage of past days,
+without which there is no plan."""
 
 
 def test_every_route_is_in_the_table() -> None:
@@ -137,6 +138,7 @@ async def test_what_each_caller_may_do(office: Office, route: tuple[str, str]) -
                     401: ("invalid_api_key", "key_revoked"),
                     403: ("insufficient_scope", "insufficient_role", "operator_only"),
                     404: ("not_found",),
+                    409: ("conflict",),
                 }[reply.status]
             )
 
