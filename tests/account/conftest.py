@@ -26,6 +26,9 @@ from freehold.identity.tokens import new_token
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Charge, Difference, HoldRequest, Settlement, Source
 from freehold.pricing.book import Prices
+from freehold.receipts.model import Domain
+from freehold.receipts.receipts import Receipts
+from freehold.receipts.signing import ReceiptKey
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.scripted import Scripted
 
@@ -33,7 +36,7 @@ NOW = 1_800_000_000
 TODAY = Day.of(NOW)
 DEPLOYMENT = Deployment(
     chain_id=DEV_CHAIN_ID,
-    contracts={"diem": "0x" + "11" * 20, "vault": "0x" + "22" * 20},
+    contracts={"diem": "0x" + "11" * 20, "vault": "0x" + "22" * 20, "book": "0x" + "44" * 20},
     operator="0x" + "33" * 20,
     from_block=1,
     confirmations=2,
@@ -228,9 +231,18 @@ async def office(database: Database) -> AsyncIterator[Office]:
             DEPLOYMENT,
             how,
             AccountSettings(rpc_url="http://127.0.0.1:8545"),
+            receipts=_receipts(database, identity),
         )
         made = Office(build_account_app(services), services, allowance, clock, admin, status[0])
         yield made
+
+
+def _receipts(database: Database, identity: Identity) -> Receipts:
+    async def address_of(account_id: int) -> str:
+        return (await identity.account(account_id)).address
+
+    domain = Domain(DEPLOYMENT.chain_id, DEPLOYMENT.contracts["book"], DEPLOYMENT.operator)
+    return Receipts(database, domain, address_of=address_of, key=ReceiptKey(bytes(31) + b"\x07"))
 
 
 def segment(text: object) -> str:

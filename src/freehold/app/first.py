@@ -37,11 +37,13 @@ from freehold.money import DIEM_DECIMALS, USDC_DECIMALS
 from freehold.pricing.book import Prices
 from freehold.pricing.seed import Offered, first_prices
 from freehold.problems import Problem
+from freehold.receipts.signing import ReceiptKey
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.config import ConfigError, read_upstreams
 from freehold.upstream.weights import WeightsMissing, find_weights
 
 CREDENTIALS = "credentials.json"
+RECEIPT_KEY = "receipts.key"
 ACCOUNT = "default"
 FIRST_STAKE = 10**DIEM_DECIMALS
 FIRST_DEPOSIT = 10**USDC_DECIMALS
@@ -113,7 +115,10 @@ async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: s
                 if recorded is None:
                     say("Deploying the contracts.")
                 confirmations = DEV_CONFIRMATIONS if settings.confirmations is None else settings.confirmations
-                standing = await deploy_dev(rpc, package, recorded=recorded, confirmations=confirmations, url=url)
+                signer = ReceiptKey(bytes.fromhex(ensure_key(settings.data / RECEIPT_KEY))).address
+                standing = await deploy_dev(
+                    rpc, package, recorded=recorded, confirmations=confirmations, url=url, receipt_signer=signer
+                )
                 if standing != recorded:
                     deployments.save(file, standing)
             if settings.deployment is None and _recorded(file) is None:
@@ -167,7 +172,8 @@ def plan(
         metrics=str(settings.data / "run" / "metrics"),
         run=str(settings.data / "run"),
         supervisor=os.getpid(),
-        answer_key=settings.answer_key or _ensure_answer_key(settings.data / "answers.key"),
+        answer_key=settings.answer_key or ensure_key(settings.data / "answers.key"),
+        receipt_key=ensure_key(settings.data / RECEIPT_KEY),
         x402=settings.x402,
         x402_least=settings.x402_least,
         operator_secret=operator_secret.hex() if operator_secret else None,
@@ -206,7 +212,7 @@ def open_operator(settings: Settings, ask: Callable[[str], str] | None) -> bytes
     return open_secret(keystore, password)
 
 
-def _ensure_answer_key(path: Path) -> str:
+def ensure_key(path: Path) -> str:
     """The key in the file, or a new one. Raises HostError."""
     try:
         found = path.read_text("ascii").strip()

@@ -33,22 +33,38 @@ class Payments(Protocol):
     async def run(self) -> None: ...
 
 
+class Days(Protocol):
+    """What closes days and publishes them."""
+
+    async def run(self) -> None: ...
+
+
 async def run_jobs(
-    database: Database, reader: LogReader, follower: Follower, ledger: Ledger, payments: Payments | None = None
+    database: Database,
+    reader: LogReader,
+    follower: Follower,
+    ledger: Ledger,
+    payments: Payments | None = None,
+    days: Days | None = None,
 ) -> None:
     """Wait for the lead, then work until it is lost; for ever, until cancelled."""
     while True:
         try:
             async with database.leader(LOCK) as lock:
                 log.info("this worker runs the background jobs")
-                await _while_leading(lock, reader, follower, ledger, payments)
+                await _while_leading(lock, reader, follower, ledger, payments, days)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Problem) as lost:
             log.warning("the background jobs pause: %s", lost)
         await asyncio.sleep(AGAIN_S)
 
 
 async def _while_leading(
-    lock: asyncpg.Connection, reader: LogReader, follower: Follower, ledger: Ledger, payments: Payments | None
+    lock: asyncpg.Connection,
+    reader: LogReader,
+    follower: Follower,
+    ledger: Ledger,
+    payments: Payments | None,
+    days: Days | None,
 ) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -57,6 +73,8 @@ async def _while_leading(
         ]
         if payments is not None:
             tasks.append(group.create_task(payments.run(), name="payments"))
+        if days is not None:
+            tasks.append(group.create_task(days.run(), name="days"))
         # A lost connection loses the lock: another worker may lead by then.
         while not lock.is_closed():
             with contextlib.suppress(asyncpg.InterfaceError):

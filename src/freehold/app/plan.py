@@ -41,6 +41,8 @@ class Plan:
     """Its process id."""
     answer_key: str | None = None
     """Of stored answers, in hexadecimal digits; None: one that ends with the worker."""
+    receipt_key: str | None = None
+    """Of the operator's receipts, in hexadecimal digits; None: they aren't signed."""
     x402: bool | None = None
     """Whether payments are taken; None: on the dev chain."""
     x402_least: int = 1_000

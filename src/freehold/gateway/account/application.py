@@ -15,6 +15,7 @@ from freehold.gateway.account import (
     metrics,
     plan,
     prices,
+    receipts,
     status,
     topup,
     usage,
@@ -65,7 +66,7 @@ def _application() -> FastAPI:
         generate_unique_id_function=_operation,
         redirect_slashes=False,
     )
-    for part in (auth, account, topup, keys, usage, bill, plan, prices, admin, status, metrics):
+    for part in (auth, account, topup, keys, usage, bill, receipts, plan, prices, admin, status, metrics):
         app.include_router(part.router)
     return app
 

@@ -13,6 +13,7 @@ from freehold.identity.identity import Identity
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Difference
 from freehold.pricing.book import Prices
+from freehold.receipts.receipts import Receipts
 from freehold.upstream.catalogue import Catalogue
 
 
@@ -88,5 +89,7 @@ class AccountServices:
     """Plans, and gives the plan's document. Raises Problem for what can't be planned."""
     payments: Payments | None = None
     """What takes payments by x402; None: nothing does."""
+    receipts: Receipts | None = None
+    """Makes and signs receipts; None where no book for them is deployed."""
     metrics: Path | None = None
     """Folder of this server's workers' numbers."""

@@ -15,11 +15,12 @@ from freehold.gateway.account.errors import answers
 from freehold.gateway.account.keys import key_names
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.wire import MAX_ID, ModelId, Out, TimeIn, moment, money, plain, request_id, request_uuid
-from freehold.identity.model import Act
+from freehold.identity.model import Act, Caller
 from freehold.ledger.model import Charge, GroupBy, Source, UsageRow
 from freehold.money import format_usd
 from freehold.pricing.model import UNITS
 from freehold.problems import InvalidRequest, NotFound
+from freehold.receipts.wire import document
 
 router = APIRouter(prefix="/v1/account", tags=["usage"])
 
@@ -137,9 +138,25 @@ async def usage(
     return page
 
 
+class ReceiptOut(ChargeOut):
+    signed: dict[str, Any] | None = Field(
+        description="The receipt as its operator signs it, with its proof once its day is closed: what `freehold verify` "
+        "takes. Null on a server that makes none."
+    )
+
+
 @router.get("/receipts/{receipt_id}", summary="The record of one call", responses=answers(400, 401, 403, 404))
-async def receipt(services: Services, caller: SeesOwn, receipt_id: str) -> ChargeOut:
+async def receipt(services: Services, caller: SeesOwn, receipt_id: str) -> ReceiptOut:
     """By the request id that the call's answer carried. A key without the scope read sees its own calls only."""
+    charge = await charge_seen(services, caller, receipt_id)
+    names = await key_names(services, caller.account_id)
+    made = services.receipts
+    signed = None if made is None else document(await made.signed(charge), made.domain)
+    return ReceiptOut(**_charge(charge, names).model_dump(), signed=signed)
+
+
+async def charge_seen(services: AccountServices, caller: Caller, receipt_id: str) -> Charge:
+    """A charge that the caller may see. Raises InvalidRequest, NotFound."""
     number = request_uuid(receipt_id)
     if number is None:
         raise InvalidRequest(reason="A request id is req_ and 32 hexadecimal digits.", param="receipt_id")
@@ -150,8 +167,7 @@ async def receipt(services: Services, caller: SeesOwn, receipt_id: str) -> Charg
         raise unknown from None
     if Act.READ not in caller.acts() and (caller.key is None or caller.key.id != charge.key_id):
         raise unknown
-    names = await key_names(services, caller.account_id)
-    return _charge(charge, names)
+    return charge
 
 
 async def _page(

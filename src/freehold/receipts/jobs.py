@@ -1,0 +1,64 @@
+"""Closing and publishing days in the background, by whichever worker leads."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from freehold.problems import Problem
+from freehold.receipts.publishing import Publisher, Standing
+from freehold.receipts.receipts import DayUneven, Receipts
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+LOOK_EVERY = 12
+"""Rounds between two looks at the book, when nothing was closed."""
+
+
+class Days:
+    """Closes every day that is over, and publishes it. `publisher` is asked for once it is needed; None: only closes."""
+
+    def __init__(
+        self, receipts: Receipts, publisher: Callable[[], Awaitable[Publisher]] | None, *, every_s: float = EVERY_S
+    ) -> None:
+        self._receipts = receipts
+        self._publisher = publisher
+        self._every_s = every_s
+
+    async def run(self) -> None:
+        """Until cancelled. What fails is told of once, and tried again."""
+        said = ""
+        rounds = 0
+        while True:
+            try:
+                closed = await self.close_all()
+                if closed or rounds % LOOK_EVERY == 0:
+                    await self.publish()
+                said = ""
+                rounds += 1
+            except (DayUneven, Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as reason:
+                if str(reason) != said:
+                    log.error("the days' receipts can't be closed or published; it is tried again: %s", reason)
+                said = str(reason)
+            except Exception:
+                log.exception("the days' receipts can't be closed or published; it is tried again")
+            await asyncio.sleep(self._every_s)
+
+    async def close_all(self) -> int:
+        """Close the days that are over, oldest first; how many they were. Raises DayUneven."""
+        count = 0
+        while await self._receipts.close_next() is not None:
+            count += 1
+        return count
+
+    async def publish(self) -> Standing | None:
+        """Publish what is lacking; how the book stands then. None where nobody publishes here."""
+        if self._publisher is None:
+            return None
+        publisher = await self._publisher()
+        standing = await publisher.publish()
+        while standing.behind and not standing.wrong:
+            standing = await publisher.publish()
+        return standing
