@@ -6,6 +6,7 @@ from pathlib import Path
 from freehold.app import settings
 from freehold.cli import reference as cli
 from freehold.gateway.account import reference as account
+from freehold.planner.report import reference as planner
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -13,7 +14,7 @@ FOLDER = ROOT / "docs" / "reference"
 
 def pages() -> dict[str, str]:
     """Every generated page of docs/reference, by file name."""
-    return {**cli.pages(), **account.pages(), "settings.md": settings.reference()}
+    return {**cli.pages(), **account.pages(), **planner.pages(), "settings.md": settings.reference()}
 
 
 def outdated() -> list[str]:
