@@ -10,6 +10,7 @@ LOCKS: dict[str, list[str]] = {
     "requirements-dev.lock": ["pyproject.toml", "--group", "dev", "-c", "requirements.lock"],
     "requirements-models.lock": ["--group", "models", "--no-deps"],
     "requirements-setup.lock": ["--group", "setup"],
+    "tests/clients/requirements.lock": ["tests/clients/requirements.in"],
 }
 OPTIONS = [
     "--quiet",

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "freehold"
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
+CLIENTS = ROOT / "tests" / "clients" / "requirements.lock"
 STARTED_BY_NAME = {
     "freehold.app.__main__",
     "freehold.cli.__main__",
@@ -114,7 +115,7 @@ def test_no_tracked_file_names_a_registry() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [*LOCKS, CLIENTS], ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_every_locked_package_has_a_hash_and_no_address(lock: Path) -> None:
     text = lock.read_text("utf-8")
     assert "://" not in text

@@ -98,6 +98,7 @@ class ChatReader(StreamReader):
         self.meter.see_answer(value.get("usage"), shown_bytes(value))
         value["model"] = self.model
         value["usage"] = shown_usage(self.meter)
+        complete(value.get("choices"))
         return value
 
     @staticmethod
@@ -115,6 +116,17 @@ class ChatReader(StreamReader):
 
     def failed(self, problem: Problem) -> bytes:
         return frame(msgspec.json.encode(error_body(problem)))
+
+
+def complete(choices: object) -> None:
+    """Put in what OpenAI's API always has and many servers leave out."""
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            choice.setdefault("logprobs", None)
+            message = choice.get("message")
+            if isinstance(message, dict):
+                message.setdefault("refusal", None)
+                message.setdefault("annotations", [])
 
 
 def shown_bytes(answer: dict[str, Any]) -> int:
