@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from eth_abi.abi import encode
 from eth_account import Account as Wallets
 from eth_account.signers.local import LocalAccount
 from tests.chain.lab import USDC, Anvil
+from tests.contracts.compiled import compiled
 from tests.gateway.house import prepare, serve_on
 from x402.http.clients.httpx import x402HttpxClient
 from x402.http.x402_http_client import x402HTTPClient
@@ -24,7 +26,7 @@ from freehold.allowance.allowance import Allowance
 from freehold.app.jobs import run_jobs
 from freehold.chain.abi import Contract
 from freehold.chain.contracts import Contracts
-from freehold.chain.deploy import deploy_dev
+from freehold.chain.deploy import created_address, deploy_dev
 from freehold.chain.model import Deployment
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
@@ -101,6 +103,17 @@ class Shop:
             deployer = await DevWallet.open(self.anvil.rpc, "deployer")
             usdc_contract = Contracts.of(self.deployment).usdc
             await deployer.send(usdc_contract, "mint", made.address, usdc, what="minting")
+        return made
+
+    async def contract_wallet(self, owner: str, usdc: int) -> str:
+        """A new wallet that is a contract, with so many base units of USDC."""
+        rpc = self.anvil.rpc
+        deployer = await DevWallet.open(rpc, "deployer")
+        nonce = int(await rpc.call("eth_getTransactionCount", deployer.address, "pending"), 16)
+        data = compiled("ContractWallet")["ContractWallet"]["bytecode"] + encode(["address"], [owner]).hex()
+        await rpc.call("eth_sendTransaction", {"from": deployer.address, "data": data, "gas": hex(3_000_000)})
+        made = created_address(deployer.address, nonce)
+        await deployer.send(Contracts.of(self.deployment).usdc, "mint", made, usdc, what="minting")
         return made
 
     async def usdc_of(self, address: str) -> int:

@@ -256,3 +256,16 @@ async def test_without_x402_a_call_needs_a_key(shop: Shop) -> None:
         shop.workers.pop()
     assert answer.status_code == models.status_code == top_up.status_code == 401
     assert "payment-required" not in answer.headers
+
+
+async def test_a_wallet_that_is_a_contract_pays_with_its_owners_signature(shop: Shop) -> None:
+    owner = await shop.wallet(usdc=0)
+    contract = await shop.contract_wallet(owner.address, usdc=USD)
+    header = await shop.header(await shop.signed(owner, 5_000, payer=contract))
+    async with httpx.AsyncClient(base_url=shop.url, timeout=60) as http:
+        answer = await http.post(CHAT, json=dict(ASKED), headers=header)
+    assert answer.status_code == 200, answer.text
+    assert await shop.usdc_of(contract) == USD - 5_000
+    account = await shop.worker.identity.account_of_address(contract)
+    assert account is not None
+    await shop.close_books()

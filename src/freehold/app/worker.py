@@ -30,6 +30,7 @@ from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model, takes_payments
 from freehold.app.reload import Reload, read_upstreams_of
 from freehold.chain.contracts import Contracts
+from freehold.chain.erc1271 import ContractSignatures
 from freehold.chain.keywallet import KeyWallet
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.reader import LogReader
@@ -127,6 +128,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             database,
             clock=clock,
             settings=IdentitySettings(domain=parts.netloc, chain_id=deployment.chain_id, scheme=parts.scheme),
+            contracts=ContractSignatures(rpc),
         )
         catalogue = Catalogue(read_upstreams(plan.upstreams))
         stack.push_async_callback(catalogue.close)

@@ -10,6 +10,9 @@ from eth_hash.auto import keccak
 from freehold.clock import rfc3339
 from freehold.identity.problems import InvalidSignInMessage, SignInRefused
 
+UNDEPLOYED = bytes.fromhex("6492") * 16
+"""The end of a signature that tells how its contract wallet would be deployed (ERC-6492)."""
+
 SKEW_S = 60
 """How far ahead of this machine's clock `Issued At` may be."""
 
@@ -148,22 +151,37 @@ def check(message: Message, *, domain: str, chain_id: int, now_s: float) -> None
         raise SignInRefused(reason=f"it expired at {rfc3339(message.expires_at_s)}", param="message")
 
 
-def signer(text: str, signature: str) -> str:
-    """The checksummed address whose key signed `text` by EIP-191. Raises SignInRefused when none can be recovered."""
+def digest(text: str) -> bytes:
+    """What a wallet signs of a text (EIP-191)."""
+    body = text.encode()
+    return keccak(b"\x19Ethereum Signed Message:\n" + str(len(body)).encode() + body)
+
+
+def signature_bytes(signature: str) -> bytes:
+    """Raises SignInRefused for what isn't hexadecimal."""
     try:
-        raw = bytes.fromhex(signature.removeprefix("0x"))
+        return bytes.fromhex(signature.removeprefix("0x"))
     except ValueError:
         raise SignInRefused(reason="the signature is not hexadecimal", param="signature") from None
+
+
+def signer(text: str, signature: str) -> str:
+    """The checksummed address whose key signed `text` by EIP-191. Raises SignInRefused when none can be recovered."""
+    raw = signature_bytes(signature)
+    if raw.endswith(UNDEPLOYED):
+        raise SignInRefused(
+            reason="its wallet is a contract that isn't deployed on this chain (ERC-6492); deploy it first, then sign in",
+            param="signature",
+        )
     if len(raw) != 65:
         raise SignInRefused(
-            reason=f"the signature has {len(raw)} bytes instead of 65 (only wallets with a key can sign in, not contracts)",
+            reason=f"the signature has {len(raw)} bytes instead of 65, and there is no contract at the address that "
+            "could take it (ERC-1271)",
             param="signature",
         )
     v = raw[64] - 27 if raw[64] >= 27 else raw[64]
-    body = text.encode()
-    hashed = keccak(b"\x19Ethereum Signed Message:\n" + str(len(body)).encode() + body)
     try:
-        key = coincurve.PublicKey.from_signature_and_message(raw[:64] + bytes([v]), hashed, hasher=None)
+        key = coincurve.PublicKey.from_signature_and_message(raw[:64] + bytes([v]), digest(text), hasher=None)
     except Exception:  # noqa: BLE001 - coincurve raises a bare Exception for a point that isn't on the curve
         raise SignInRefused(reason="the signature is not a valid one", param="signature") from None
     return checksum("0x" + keccak(key.format(compressed=False)[1:])[12:].hex())

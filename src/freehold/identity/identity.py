@@ -5,6 +5,7 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 import asyncpg
 from eth_hash.auto import keccak
@@ -41,14 +42,31 @@ _NONCE_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _ACCOUNTS_A_PAGE = 1_000
 
 
+class ContractSignatures(Protocol):
+    """Where wallets that are contracts are asked."""
+
+    async def good(self, address: str, digest: bytes, signature: bytes) -> bool | None:
+        """Whether the contract takes the signature; None when there is no contract."""
+        ...
+
+
 class Identity:
     """Who may call. Holds no secret: tokens are looked up by their hash."""
 
-    def __init__(self, database: Database, *, clock: Clock, settings: IdentitySettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        settings: IdentitySettings,
+        contracts: ContractSignatures | None = None,
+    ) -> None:
+        """`contracts` None: only wallets with a key sign in."""
         self._database = database
         self._sql = statements("freehold.identity")
         self._clock = clock
         self._settings = settings
+        self._contracts = contracts
         self._keys: OrderedDict[bytes, ApiKey] = OrderedDict()
         self._salt: bytes | None = None
 
@@ -208,17 +226,13 @@ class Identity:
         """Open a session for who signed `message`. The first time, user, account and ownership are made with it.
 
         `create_account` makes the ledger's account in the same transaction and returns its id. Recovering the signer
-        is done off the event loop. Raises InvalidSignInMessage, SignInRefused.
+        is done off the event loop; a wallet that is a contract is asked on the chain.
+        Raises InvalidSignInMessage, SignInRefused; NodeUnavailable when a contract can't be asked.
         """
         read = eip4361.read(message)
         now = self._now()
         eip4361.check(read, domain=self._settings.domain, chain_id=self._settings.chain_id, now_s=self._clock.now())
-        signer = await asyncio.to_thread(eip4361.signer, message, signature)
-        if signer != read.address:
-            raise SignInRefused(
-                reason=f"it was signed by another key than that of {read.address}, or changed after signing",
-                param="signature",
-            )
+        await self._check_signature(read.address, message, signature)
         token = new_token(CallerKind.SESSION)
         expires = now + self._settings.session_s
 
@@ -230,6 +244,25 @@ class Identity:
             return SignedIn(account, user_id, expires, created, token)
 
         return await self._database.transact(work)
+
+    async def _check_signature(self, address: str, message: str, signature: str) -> None:
+        """Raises SignInRefused unless the key of `address` signed, or the contract at `address` takes the signature."""
+        refused = SignInRefused(
+            reason=f"it was signed by another key than that of {address}, or changed after signing", param="signature"
+        )
+        try:
+            if await asyncio.to_thread(eip4361.signer, message, signature) == address:
+                return
+        except SignInRefused as unreadable:
+            refused = unreadable
+        raw = eip4361.signature_bytes(signature)
+        good = self._contracts and await self._contracts.good(address, eip4361.digest(message), raw)
+        if good is False:
+            raise SignInRefused(
+                reason=f"the contract at {address} doesn't take this signature (ERC-1271)", param="signature"
+            )
+        if not good:
+            raise refused
 
     async def wallet_account(
         self, conn: Connection, address: str, *, create_account: Callable[[Connection], Awaitable[int]]

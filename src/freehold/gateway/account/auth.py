@@ -32,7 +32,9 @@ class NonceOut(Out):
 
 class WalletIn(In):
     message: Annotated[str, StringConstraints(max_length=8192)] = Field(description="The message that was signed.")
-    signature: Annotated[str, StringConstraints(max_length=8192)] = Field(description="65 bytes in hexadecimal.")
+    signature: Annotated[str, StringConstraints(max_length=8192)] = Field(
+        description="In hexadecimal: 65 bytes, or what a wallet that is a contract takes (ERC-1271)."
+    )
 
 
 class SessionOut(Out):
@@ -66,7 +68,7 @@ async def nonce(services: Services, asked: NonceIn) -> NonceOut:
     )
 
 
-@router.post("/wallet", summary="Sign in", responses=answers(400, 401))
+@router.post("/wallet", summary="Sign in", responses=answers(400, 401, 502, 503))
 async def wallet(services: Services, asked: WalletIn) -> SessionOut:
     """Open a session for who signed the message. The first time, the wallet's account is made."""
     session = await services.identity.sign_in(
