@@ -121,8 +121,8 @@ def _listed(cells: Mapping[str, str]) -> Listed:
 
 
 def _usd(text: str) -> float:
-    """An empty price is none. Raises ValueError."""
+    """An empty price is none, and so is one below 0, which stands for a price that varies by call. Raises ValueError."""
     value = float(text) if text else 0.0
-    if not 0 <= value < 1e9:
+    if not value < 1e9:
         raise ValueError(f"{text} is not a price")
-    return value
+    return max(0.0, value)
