@@ -64,15 +64,15 @@ FAULTS = {
     "the amount of a grant is what was issued": "update ledger.grants set amount = amount + 1 where id = 1",
     "the loss of a grant is what a reorg took": "update ledger.grants set absorbed = absorbed + 1 where id = 1",
     "no balance is negative": """
-        alter table ledger.grants drop constraint grants_available_check;
+        alter table ledger.grants drop constraint grants_never_negative;
         update ledger.grants set available = -1 where id = 1""",
     "held is the sum of open holds": "update ledger.grants set held = held + 1 where id = 1",
     "a hold is the sum of its legs": "update ledger.holds set amount = amount + 1 where state = 'open' and account_id = 1",
     "a charge is the sum of its legs": "update ledger.charges set cost = cost + 1 where account_id = 1 and cost = 10",
-    "each ended hold has its charge": "delete from ledger.charges where account_id = 1 and cost = 10",
-    "a charge draws on its hold only": """
-        update ledger.charges set leg_grants = (select array[id] from ledger.grants
-            where account_id = 1 and source = 'promo') where account_id = 1 and cost = 10""",
+    "a call is held or charged": """
+        update ledger.charges set request_id = (select request_id from ledger.holds where account_id = 1)
+        where account_id = 1 and cost = 10""",
+    "a charge is within its hold": "update ledger.charges set held = 9 where account_id = 1 and cost = 10",
     "sources are not mixed": """
         update ledger.charges set leg_sources = array['strip'] where account_id = 1 and cost = 10""",
     "each entry is on the chart": """

@@ -3,7 +3,7 @@
 import pytest
 
 from freehold.ledger.model import Attempt
-from freehold.problems import Conflict, InvalidRequest
+from freehold.problems import Conflict, InvalidRequest, NotFound
 
 from .conftest import Bench
 
@@ -54,3 +54,25 @@ async def test_an_attempt_has_an_upstream_and_a_cost(bench: Bench, wrong: Attemp
     hold = await bench.hold(100)
     with pytest.raises(InvalidRequest):
         await bench.settle(hold, 70, attempts=(wrong,))
+
+
+async def test_what_a_released_calls_attempts_cost_is_owed_once_and_the_account_pays_nothing(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    hold = await bench.hold(100)
+    tries = (Attempt("one", 7, "upstream_died"), Attempt("two", 0, "refused"), Attempt("one", 5, "upstream_died"))
+    for _ in range(2):
+        await bench.ledger.release(hold, tries)
+    assert await bench.available() == 1_000
+    assert (await bench.line("cost:upstream:one"), await bench.line("payable:upstream:one")) == (-12, 12)
+    assert await bench.line("cost:upstream:two") == 0
+    with pytest.raises(NotFound):
+        await bench.ledger.charge(bench.account_id, hold.request_id)
+
+
+async def test_a_release_without_paid_attempts_posts_nothing(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    await bench.ledger.release(await bench.hold(100))
+    await bench.ledger.release(await bench.hold(100), (Attempt("one", 0, "refused"),))
+    assert await bench.database.fetchval("select count(*) from ledger.postings") == 1
+    with pytest.raises(InvalidRequest):
+        await bench.ledger.release(await bench.hold(100), (Attempt("", 1),))

@@ -415,3 +415,25 @@ async def test_sweeping_goes_in_steps(bench: Bench) -> None:
         for _ in range(5):
             await dead.hold(bench.request(10))
     assert [await bench.ledger.sweep(limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+class RefusesTheSecond(Database):
+    """A database whose server takes one more connection, and no other."""
+
+    left = 1
+
+    async def dedicated(self) -> asyncpg.Connection:
+        if not self.left:
+            raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+        self.left -= 1
+        return await super().dedicated()
+
+
+async def test_a_start_that_fails_leaves_nothing_running(bench: Bench) -> None:
+    before = asyncio.all_tasks()
+    ledger = Ledger(RefusesTheSecond(bench.database.pool, bench.database.url))
+    with pytest.raises(LedgerUnavailable):
+        await ledger.start()
+    assert asyncio.all_tasks() == before
+    with pytest.raises(LedgerUnavailable):
+        await ledger.hold(bench.request(1))

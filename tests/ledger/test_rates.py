@@ -16,7 +16,9 @@ CALLERS = 64
 
 async def seconds_pass(bench: Bench, seconds: int) -> None:
     await bench.database.execute("update ledger.rates set second = second - $1", seconds)
-    await bench.database.execute("update ledger.holds set rate_second = rate_second - $1", seconds)
+    await bench.database.execute(
+        "update ledger.holds set rate_seconds = (select array_agg(s - $1) from unnest(rate_seconds) s)", seconds
+    )
 
 
 async def counted(bench: Bench) -> tuple[int, int]:
@@ -159,9 +161,30 @@ async def test_an_extension_counts_its_tokens_and_is_refused_beyond_the_limit(be
     with pytest.raises(RateLimited):
         await bench.ledger.extend(hold, 1, tokens=21)
     await bench.settle(hold, 2, tokens=5)
-    assert await counted(bench) == (1, 40), (
-        "what the newest step counted is corrected, never what an earlier second did"
-    )
+    assert await counted(bench) == (1, 5), "all its steps together count what it took"
+
+
+@pytest.mark.parametrize(("took", "kept"), [(0, [0, 0, 0]), (7, [7, 0, 0]), (45, [40, 5, 0]), (130, [40, 40, 50])])
+async def test_what_an_extended_call_took_counts_in_its_first_steps(bench: Bench, took: int, kept: list[int]) -> None:
+    await bench.prepaid(1_000)
+    await bench.put_key(tpm=1_000)
+    hold = await bench.hold(1, tokens=40)
+    for _ in range(2):
+        await seconds_pass(bench, 5)
+        hold = await bench.ledger.extend(hold, 1, tokens=40)
+    await bench.settle(hold, 3, tokens=took)
+    tokens = await bench.database.fetchval("select tokens from ledger.rates")
+    found = [sum(tokens[at : at + 4]) for at in (9, 4, 0)]
+    assert (found, sum(tokens)) == (kept, took)
+
+
+async def test_a_released_call_counts_no_tokens_of_any_step(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    await bench.put_key(tpm=1_000)
+    hold = await bench.hold(1, tokens=40)
+    await seconds_pass(bench, 5)
+    await bench.ledger.release(await bench.ledger.extend(hold, 1, tokens=40))
+    assert (await counted(bench))[1] == 0
 
 
 async def test_of_64_callers_over_two_workers_exactly_the_limit_passes(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from freehold.db import Database, statements
 
 REFERENCE = {
     "clock": "one row: ledger time",
-    "price": "one row: the current version",
+    "price_versions": "one row for each version, and when it begins",
     "epochs": "one row per worker's life",
     "chart": "the lines' names",
 }
@@ -21,6 +21,7 @@ REFERENCE = {
 ACROSS = {
     "sweep": "finds lapsed workers' holds, and ends each in its own account",
     "expire": "finds ended grants, and posts each to its own account",
+    "forget_ended": "drops released holds and idle counts, each by its account, and workers' lives",
     "forget_answers": "drops keys whose time is over, each by its account and key",
 }
 """Background work that looks over all accounts for what is due."""

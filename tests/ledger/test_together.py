@@ -157,3 +157,25 @@ async def test_charges_of_an_account_are_in_the_order_of_its_ledger_time(bench: 
     await asyncio.gather(*(call() for _ in range(16)), tick())
     rows = await bench.database.fetch("select at_s from ledger.charges order by position")
     assert [row["at_s"] for row in rows] == sorted(row["at_s"] for row in rows)
+
+
+async def test_in_one_batch_each_answer_names_its_own_legs(bench: Bench) -> None:
+    await bench.allowance(25)
+    await bench.prepaid(1_000)
+    first = bench.request(10)
+    known = await bench.ledger.hold(first)
+    requests = [bench.request(10), bench.request(15), first, bench.request(10), bench.request(2_000), bench.request(0)]
+    async with bench.database.transaction() as conn:
+        results = await bench.ledger._hold_batch(conn, bench.ledger.epoch, requests)
+    assert [
+        [(leg.source, leg.amount_nano) for leg in result.legs] if isinstance(result, Hold) else type(result)
+        for result in results
+    ] == [
+        [(Source.ALLOWANCE, 10)],
+        [(Source.ALLOWANCE, 5), (Source.PREPAID, 10)],
+        [(Source.ALLOWANCE, 10)],
+        [(Source.PREPAID, 10)],
+        InsufficientCredit,
+        [],
+    ]
+    assert results[2] == known

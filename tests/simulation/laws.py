@@ -22,7 +22,13 @@ select json_build_object(
     'accounts', (select json_agg(x order by x.id) from (select id from ledger.accounts) x),
     'keys', (select json_agg(x order by x.account_id, x.key_id) from ledger.keys x),
     'grants', (select json_agg(x order by x.account_id, x.id) from ledger.grants x),
-    'holds', (select json_agg(x order by x.account_id, x.request_id) from ledger.holds x),
+    'holds', (select json_agg(x order by x.account_id, x.request_id) from (
+        select h.*, ledger.total(h.rate_counts) as tokens from ledger.holds h
+        union all
+        select (jsonb_populate_record(h, jsonb_build_object(
+            'state', case c.outcome when 'unsettled' then 'expired' else 'settled' end))).*,
+               ledger.total(h.rate_counts)
+        from sim.ended h join ledger.charges c on c.account_id = h.account_id and c.request_id = h.request_id) x),
     'postings', (select json_agg(x order by x.account_id, x.position) from ledger.postings x),
     'charges', (select json_agg(x order by x.account_id, x.position) from ledger.charges x),
     'epochs', (select json_agg(x order by x.id) from (

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from freehold.db import LOST, Connection
-from freehold.ledger.ledger import Ledger
+from freehold.ledger.ledger import Ledger, _Ended
 from freehold.ledger.model import Hold, HoldRequest
 from freehold.ledger.problems import InsufficientCredit
 
@@ -41,17 +41,14 @@ class TakesLossForRefusal(Ledger):
 
 
 class TakesLossForSuccess(Ledger):
-    async def _send_endings(self, connection: Connection, endings: Sequence[Any]) -> list[asyncpg.Record]:
+    async def _send_endings(self, connection: Connection, endings: Sequence[Any]) -> list[_Ended]:
         try:
             return await super()._send_endings(connection, endings)
         except LOST:
             return [
-                {
-                    "outcome": "charged", "cost": ending.settlement.cost_nano, "absorbed": 0, "grant_ids": (),
-                    "held": 0, "sources": (), "amounts": (), "at_s": 0, "left_sources": (), "left_amounts": (),
-                }
+                _Ended((None, "charged", ending.settlement.cost_nano, 0, 0, 0, None, None, None), {})  # type: ignore[arg-type]
                 for ending in endings
-            ]  # fmt: skip
+            ]
 
 
 class KeepsWhatCallersLeave(Ledger):
@@ -68,7 +65,7 @@ class MixesAnswersUp(Ledger):
 PLANTED: dict[str, Planted] = {
     "unbalanced": Planted(
         "balanced", "a charge takes 1 nano-USD more than its legs",
-        (("settle_batch", "c_cost := c_cost || cost;", "c_cost := c_cost || (cost + 1);"),),
+        (("settle_batch", "x.held, x.cost, x.absorbed, p_outcomes", "x.held, x.cost + 1, x.absorbed, p_outcomes"),),
     ),
     "rewritten": Planted(
         "append-only", "an expiry rewrites the posting of its grant",
@@ -98,7 +95,8 @@ PLANTED: dict[str, Planted] = {
     ),
     "other-settlement": Planted(
         "another body is refused", "a repeated settlement's cost isn't compared",
-        (("settle_batch", "c.cost + c.absorbed = q.cost", "true"), ("settle_batch", "c.usage = p_usages[item]", "true")),
+        (("settle_batch", "s.cost + s.absorbed = x.asked", "true"),
+         ("settle_batch", "s.usage = p_usages[x.item]", "true")),
     ),
     "lost-update": Planted(
         "balance = projection", "holds don't wait for each other, and what is missing is forgotten",
@@ -109,7 +107,7 @@ PLANTED: dict[str, Planted] = {
     "negative": Planted(
         "never negative", "holds don't wait for each other",
         (("hold_batch", LOCK, ""),),
-        also="alter table ledger.grants drop constraint grants_available_check", seed=44,
+        also="alter table ledger.grants drop constraint grants_never_negative", seed=44,
     ),
     "not-projected": Planted(
         "balance = projection", "1 nano-USD too much is given back",
@@ -118,13 +116,14 @@ PLANTED: dict[str, Planted] = {
     ),
     "float": Planted(
         "no precision is lost", "a cost passes through a double",
-        (("settle_batch", "then least(q.cost, q.amount) else 0 end;",
-          "then least(case when q.cost::float8::numeric < q.cost then q.cost::float8::bigint else q.cost end, q.amount)"
-          " else 0 end;"),), seed=36,
+        (("settle_batch", "then least(u.asked, h.amount) else 0 end",
+          "then least(case when u.asked::float8::numeric < u.asked then u.asked::float8::bigint else u.asked end,"
+          " h.amount) else 0 end"),), seed=36,
     ),
     "mixed": Planted(
         "sources are not mixed", "every leg is booked on the first leg's purse",
-        (("settle_batch", "l_sources := l_sources || q.leg_sources[j];", "l_sources := l_sources || q.leg_sources[1];"),),
+        (("settle_batch", "x.leg_sources[1:cardinality(x.parts)], x.parts, p_attempts",
+          "array_fill(x.leg_sources[1], array[cardinality(x.parts)]), x.parts, p_attempts"),),
     ),
     "deleted": Planted(
         "append-only", "a reversal deletes what it reverses",
@@ -158,12 +157,12 @@ PLANTED: dict[str, Planted] = {
     ),
     "unrepeatable": Planted(
         "no hold leaks", "a hold that is sent again after an unknown COMMIT is refused",
-        (("hold_batch", "if q.h_state = 'open' and q.h_epoch = p_epoch and", "if false and"),),
+        (("hold_batch", "if h.state = 'open' and h.epoch = p_epoch and", "if false and"),),
         signs=("what was refused is not applied",),
     ),
     "unfenced": Planted(
         "a lapsed worker is fenced", "a lapsed worker goes on holding",
-        (("hold_batch", "select e.lapsed_at is null into v_alive", "select true into v_alive"),), seed=10,
+        (("hold_batch", "select e.lapsed_at is null from", "select true from"),), seed=10,
     ),
     "swept-alive": Planted(
         "a live worker is not swept", "workers lapse after 3 s",
@@ -171,11 +170,11 @@ PLANTED: dict[str, Planted] = {
     ),
     "revoked": Planted(
         "the hold call decides", "a revoked key is let through",
-        (("hold_batch", "q.state is distinct from 'active'", "q.state is null"),), seed=19,
+        (("hold_batch", "k.state is distinct from 'active'", "k.state is null"),), seed=19,
     ),
     "old-price": Planted(
         "the hold call decides", "an old price is let through",
-        (("hold_batch", "q.price <> v_price", "q.price > v_price"),), seed=32,
+        (("hold_batch", "p_prices[item] <> v_now.price", "p_prices[item] > v_now.price"),), seed=32,
     ),
     "cap": Planted(
         "a key's cap holds", "calls of one batch don't count for each other",

@@ -44,6 +44,13 @@ alter database "{name}" set sim.clock = '{path}';
 """
 """A file holds the time: to write one costs nothing, beside a statement for each moment."""
 
+ENDED = """
+create table sim.ended as table ledger.holds with no data;
+create function sim.keep() returns trigger language plpgsql as $$ begin insert into sim.ended select old.*; return old; end $$;
+create trigger ended after delete on ledger.holds for each row execute function sim.keep();
+"""
+"""A hold's row goes when its charge comes: the laws still look at it."""
+
 TABLES = "select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' order by oid"
 RESTART = """
 select setval(s.oid, 1, false) from pg_class s join pg_namespace n on n.oid = s.relnamespace
@@ -77,6 +84,7 @@ async def prepare(url: str, name: str, patches: Callable[[asyncpg.Connection], A
     database = await Database.connect(fresh, max_size=2)
     try:
         await database.migrate()
+        await database.execute(ENDED)
         if patches is not None:
             async with database.pool.acquire() as connection:
                 await patches(connection)
@@ -135,7 +143,7 @@ class Server:
     async def _keep(self) -> str:
         """The statements that bring every table of the ledger back to what it holds now; truncating takes longer."""
         tables = [row["relname"] for row in await self._admin.fetch(TABLES)]
-        steps = [f"delete from ledger.{table}" for table in reversed(tables)]
+        steps = ["delete from sim.ended", *(f"delete from ledger.{table}" for table in reversed(tables))]
         for table in tables:
             if await self._admin.fetchval(f"select exists (select from ledger.{table})"):
                 await self._admin.execute(f"create table if not exists sim.kept_{table} as table ledger.{table}")

@@ -31,6 +31,7 @@ AGAIN_LAST_S = 60.0
 SETTINGS = """
 set plan_cache_mode = force_generic_plan;
 set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
+set enable_bitmapscan = off; set enable_hashagg = off; set enable_material = off; set enable_memoize = off;
 set lock_timeout = '1s'; set statement_timeout = '20s';
 """
 """A batch is a handful of look-ups by key however large the tables are, so it is planned once, for that. The lock

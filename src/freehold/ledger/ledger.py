@@ -4,10 +4,10 @@ import asyncio
 import base64
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 LAPSE_S = 15.0
+KEEP_S = 86_400.0
+"""How long a released hold is remembered, so that the same request which comes late isn't held again."""
 DAY_PENDING_RETRY_S = 5
 """What a caller without credit is told to wait while the new day lacks confirmations."""
 
@@ -111,6 +113,10 @@ class _Extension:
     def step(self) -> int:
         return self.hold.step + 1
 
+    @property
+    def base_nano(self) -> int:
+        return self.hold.amount_nano
+
     key_version = 0
     deadline_s = 0.0
     idempotency_key = None
@@ -126,6 +132,16 @@ class _Ending:
     verb: str
     """settle | release"""
     settlement: Settlement
+
+
+@dataclass(slots=True)
+class _Ended:
+    """What came of an ending."""
+
+    row: asyncpg.Record
+    """item, outcome, cost, absorbed, held, at_s, and the legs where they aren't the hold's first alone"""
+    remaining: Mapping[Source, int]
+    """What its account has left, per purse."""
 
 
 _NOTHING = Settlement(cost_nano=0, model="", usage={})
@@ -153,7 +169,7 @@ class Ledger:
         self._holds: GroupCommit[HoldRequest | _Extension, Hold | Exception] = GroupCommit(
             database, self._clock, self._send_holds, abandon=self._give_back, patience_s=patience_s
         )
-        self._endings: GroupCommit[_Ending, asyncpg.Record] = GroupCommit(
+        self._endings: GroupCommit[_Ending, _Ended] = GroupCommit(
             database, self._clock, self._send_endings, patience_s=patience_s
         )
 
@@ -172,11 +188,16 @@ class Ledger:
     # ---- one worker's life
 
     async def start(self) -> None:
-        """Begin an epoch, its heartbeat and the two batching loops."""
+        """Begin an epoch, its heartbeat and the two batching loops. When that fails, nothing is left running."""
         async with self._available():
             self._epoch = await self._database.fetchval(self._sql["start_epoch"])
-            await self._holds.start()
-            await self._endings.start()
+            try:
+                await self._holds.start()
+                await self._endings.start()
+            except BaseException:
+                await self._holds.stop()
+                await self._endings.stop()
+                raise
         self._beating = asyncio.create_task(self._keep_beating())
 
     async def stop(self) -> None:
@@ -295,14 +316,13 @@ class Ledger:
         Raises LedgerUnavailable when the outcome is unknown (send it again), Conflict when the call was settled
         differently before, NotFound when there is no such hold or it was released.
         """
-        if not all(0 <= cost <= MAX_NANO for cost in (settlement.cost_nano, *map(_cost, settlement.attempts))):
+        if not 0 <= settlement.cost_nano <= MAX_NANO:
             raise InvalidRequest(reason=f"A cost is between 0 and {format_usd(MAX_NANO)} USD.")
-        if not all(attempt.upstream for attempt in settlement.attempts):
-            raise InvalidRequest(reason="An attempt names its upstream.")
-        row = await self._end(hold, "settle", settlement)
-        match row["outcome"]:
+        _require_attempts(settlement.attempts)
+        ended = await self._end(hold, "settle", settlement)
+        match ended.row[1]:
             case "charged":
-                charge = _fresh_charge(hold, settlement, row)
+                charge = _fresh_charge(hold, settlement, ended)
                 if charge.absorbed_nano:
                     log.warning("%s cost %d nano-USD above its hold", hold.request_id, charge.absorbed_nano)
                 return charge
@@ -313,11 +333,15 @@ class Ledger:
             case _:
                 raise NotFound(reason=f"Request {hold.request_id} has no open hold.")
 
-    async def release(self, hold: Hold) -> None:
-        """Give a hold back unspent. Does nothing when it isn't open any more."""
-        await self._end(hold, "release", _NOTHING)
+    async def release(self, hold: Hold, attempts: tuple[Attempt, ...] = ()) -> None:
+        """Give a hold back unspent; what its attempts cost the operator is booked as owed to their upstreams.
 
-    async def _end(self, hold: Hold, verb: str, settlement: Settlement) -> asyncpg.Record:
+        Does nothing when it isn't open any more.
+        """
+        _require_attempts(attempts)
+        await self._end(hold, "release", replace(_NOTHING, attempts=attempts) if attempts else _NOTHING)
+
+    async def _end(self, hold: Hold, verb: str, settlement: Settlement) -> _Ended:
         ending = _Ending(hold.account_id, hold.request_id, verb, settlement)
         # Shielded: what was produced is paid for, also when the caller has gone.
         return await asyncio.shield(self._endings.submit(ending, (hold.account_id, hold.request_id)))
@@ -349,31 +373,34 @@ class Ledger:
     async def _hold_batch(
         self, connection: Connection, epoch: int, requests: Sequence[HoldRequest | _Extension]
     ) -> list[Hold | Exception]:
+        # In the order of accounts and keys, each account's and key's calls as they arrived.
+        places = sorted(range(len(requests)), key=lambda at: (requests[at].account_id, requests[at].key_id))
+        asked = [requests[at] for at in places]
         rows = await connection.fetch(
             self._sql["hold_batch"],
             epoch,
-            [request.account_id for request in requests],
-            [request.key_id for request in requests],
-            [request.request_id for request in requests],
-            [request.amount_nano for request in requests],
-            [request.least_nano for request in requests],
-            [request.price_version for request in requests],
-            [request.key_version for request in requests],
-            [request.deadline_s for request in requests],
-            [request.day_unopened_ok for request in requests],
-            [request.tokens for request in requests],
-            [request.idempotency_key for request in requests],
-            [request.body_digest for request in requests],
-            [request.step if isinstance(request, _Extension) else 0 for request in requests],
-            [request.hold.amount_nano if isinstance(request, _Extension) else 0 for request in requests],
+            [request.account_id for request in asked],
+            [request.key_id for request in asked],
+            [request.request_id for request in asked],
+            [request.amount_nano for request in asked],
+            [request.least_nano for request in asked],
+            [request.price_version for request in asked],
+            [request.key_version for request in asked],
+            [request.deadline_s for request in asked],
+            [request.day_unopened_ok for request in asked],
+            [request.tokens for request in asked],
+            [request.idempotency_key for request in asked],
+            [request.body_digest for request in asked],
+            [request.step for request in asked],
+            [request.base_nano for request in asked],
         )
         results: list[Hold | Exception] = [WorkerFenced()] * len(requests)
         for row in rows:
-            at = row["item"] - 1
+            at = places[row[0] - 1]
             results[at] = _held_or_refused(requests[at], row)
         return results
 
-    async def _send_endings(self, connection: Connection, endings: Sequence[_Ending]) -> list[asyncpg.Record]:
+    async def _send_endings(self, connection: Connection, endings: Sequence[_Ending]) -> list[_Ended]:
         rows = await connection.fetch(
             self._sql["settle_batch"],
             [ending.account_id for ending in endings],
@@ -381,7 +408,7 @@ class Ledger:
             [ending.verb for ending in endings],
             [ending.settlement.cost_nano for ending in endings],
             [ending.settlement.model for ending in endings],
-            [msgspec.json.encode(ending.settlement.usage).decode() for ending in endings],
+            [_JSON.encode(ending.settlement.usage).decode() for ending in endings],
             [ending.settlement.outcome for ending in endings],
             [ending.settlement.estimated for ending in endings],
             [ending.settlement.tokens for ending in endings],
@@ -389,7 +416,17 @@ class Ledger:
             [ending.settlement.answer for ending in endings],
             [ending.settlement.answer_follows for ending in endings],
         )
-        return sorted(rows, key=lambda row: cast(int, row["item"]))
+        left: dict[int, Mapping[Source, int]] = {}
+        found: list[asyncpg.Record | None] = [None] * len(endings)
+        for row in rows:
+            if row[0] is not None:
+                found[row[0] - 1] = row
+            else:
+                left[row["held"]] = _remaining(row)
+        return [
+            _Ended(_present(row), left.get(ending.account_id, _NOTHING_LEFT))
+            for ending, row in zip(endings, found, strict=True)
+        ]
 
     # ---- accounts, keys, price, time
 
@@ -733,6 +770,10 @@ class Ledger:
         """Post what is left in up to `limit` ended grants as breakage; returns how many. Not by provisional time."""
         return await self._job("expire", limit)
 
+    async def forget_ended(self, *, keep_s: float = KEEP_S, limit: int = 500) -> int:
+        """Drop up to `limit` each of released holds, idle counts and workers' lives older than `keep_s`; how many."""
+        return await self._job("forget_ended", keep_s, limit)
+
     async def forget_answers(self, limit: int = 500) -> int:
         """Drop up to `limit` idempotency keys whose 24 hours are over; returns how many."""
         return await self._job("forget_answers", limit)
@@ -765,6 +806,7 @@ class Ledger:
             raise LedgerUnavailable(reason="PostgreSQL doesn't answer") from lost
 
 
+_JSON = msgspec.json.Encoder()
 _SOURCES = {source.value: source for source in Source}
 _NOTHING_LEFT = dict.fromkeys(Source, 0)
 """Made once: enumerations are slow to call and to hash, and every call of the gateway comes by here."""
@@ -792,8 +834,12 @@ def _limits(row: asyncpg.Record) -> KeyLimits:
     )
 
 
-def _cost(attempt: Attempt) -> int:
-    return attempt.cost_nano
+def _require_attempts(attempts: Sequence[Attempt]) -> None:
+    for attempt in attempts:
+        if not 0 <= attempt.cost_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A cost is between 0 and {format_usd(MAX_NANO)} USD.")
+        if not attempt.upstream:
+            raise InvalidRequest(reason="An attempt names its upstream.")
 
 
 def _written_attempts(attempts: Sequence[Attempt]) -> str | None:
@@ -815,12 +861,15 @@ def _rate(row: asyncpg.Record) -> RateState | None:
 def _held_or_refused(request: HoldRequest | _Extension, row: asyncpg.Record) -> Hold | Exception:
     outcome = row["outcome"]
     if outcome in ("held", "repeat"):
+        grant_id = row["grant_id"]
         return Hold(
             request_id=request.request_id,
             account_id=request.account_id,
             key_id=request.key_id,
             amount_nano=row["amount"],
-            legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
+            legs=_legs(row["grant_ids"], row["sources"], row["amounts"])
+            if grant_id is None
+            else (Leg(grant_id, _SOURCES[row["source"]], row["amount"]),),
             price_version=request.price_version,
             day=row["number"],
             step=row["used"],
@@ -907,10 +956,19 @@ def _insufficient(request: HoldRequest | _Extension, row: asyncpg.Record, reset:
     )
 
 
-def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Charge:
+def _remaining(row: asyncpg.Record) -> Mapping[Source, int]:
     remaining = _NOTHING_LEFT.copy()
-    for name, amount in zip(row["left_sources"] or (), row["left_amounts"] or (), strict=True):
+    for name, amount in zip(row["sources"], row["amounts"], strict=True):
         remaining[_SOURCES[name]] = amount
+    return remaining
+
+
+def _fresh_charge(hold: Hold, settlement: Settlement, ended: _Ended) -> Charge:
+    _, _, cost, absorbed, held, at_s, grant_ids, sources, amounts = ended.row
+    if grant_ids is not None:
+        legs = _legs(grant_ids, sources, amounts)
+    else:  # the hold's first leg alone
+        legs = (Leg(hold.legs[0].grant_id, hold.legs[0].source, cost),) if cost else ()
     return Charge(
         request_id=hold.request_id,
         account_id=hold.account_id,
@@ -918,16 +976,16 @@ def _fresh_charge(hold: Hold, settlement: Settlement, row: asyncpg.Record) -> Ch
         model=settlement.model,
         usage=settlement.usage,
         price_version=hold.price_version,
-        held_nano=row["held"],
-        cost_nano=row["cost"],
-        absorbed_nano=row["absorbed"],
-        legs=_legs(row["grant_ids"], row["sources"], row["amounts"]),
+        held_nano=held,
+        cost_nano=cost,
+        absorbed_nano=absorbed,
+        legs=legs,
         outcome=settlement.outcome,
         estimated=settlement.estimated,
         day=hold.day,
-        at_s=row["at_s"],
+        at_s=at_s,
         attempts=settlement.attempts,
-        remaining=remaining,
+        remaining=ended.remaining,
     )
 
 

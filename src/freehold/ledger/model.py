@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
 from freehold.clock import Day, Month
@@ -56,6 +57,9 @@ class HoldRequest:
     """Claimed for this call together with its hold; free again when the hold is released or swept."""
     body_digest: bytes | None = None
     """Of the request's body, to tell a repeat from another call; needed with `idempotency_key`."""
+    step: ClassVar[int] = 0
+    base_nano: ClassVar[int] = 0
+    """A new hold grows none."""
 
 
 @dataclass(frozen=True, slots=True)

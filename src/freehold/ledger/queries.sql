@@ -214,6 +214,9 @@ order by 1
 -- name: forget_answers
 select ledger.forget_answers($1)
 
+-- name: forget_ended
+select ledger.forget_ended($1, $2)
+
 -- name: sweep
 select ledger.sweep($1, $2)
 
