@@ -5,7 +5,8 @@ calls must send it as a bearer), `port` (0 = a free one), `threads` (0 = one les
 answered it prints one line of JSON, `{"url": "http://127.0.0.1:<port>/v1", "ready": true}`. It ends with its parent.
 
 It serves `chat/completions`, `embeddings` and `models`. Of a chat's fields those of CHAT_FIELDS go to llama.cpp; its
-own extensions don't, since some of them raise the output above the stated maximum. At most SLOTS chats run and
+own extensions don't, since some of them raise the output above the stated maximum. One choice a call: of several,
+llama.cpp reports only one as used. At most SLOTS chats run and
 QUEUE wait; the next is 503 with `Retry-After`. A prompt beyond the context is 400 `context_length_exceeded`.
 """
 
@@ -126,6 +127,9 @@ class EmbeddedServer:
             raise _Refused(404, f"The demo model doesn't serve {path}.", "not_found")
 
     async def _answer_chat(self, request: Mapping[str, Any], request_id: str, send: Send) -> None:
+        if request.get("n") not in (None, 1):
+            # llama.cpp answers with n choices, and reports the tokens of one as used.
+            raise _Refused(400, f"{CHAT.id} gives one choice a call: leave out n, or send 1.", "invalid_request")
         asked = {name: value for name, value in request.items() if name in CHAT_FIELDS}
         call = UpstreamCall(
             "chat/completions",

@@ -20,9 +20,43 @@ from freehold.gateway.asking import (
     read_object,
 )
 from freehold.gateway.meter import SHOWN, Meter, StreamReader, shown_usage
+from freehold.gateway.shapes.given import (
+    CHOICE,
+    FLAG,
+    NUMBER,
+    OBJECT,
+    STOP,
+    TEXT,
+    WHOLE,
+    Check,
+    check_types,
+)
 from freehold.gateway.sse import DONE, frame
 from freehold.problems import InvalidRequest, Problem, UnsupportedParameter, error_body
 from freehold.upstream.model import Kind, Model
+
+FIELDS: dict[str, Check] = {
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "presence_penalty": NUMBER,
+    "frequency_penalty": NUMBER,
+    "seed": WHOLE,
+    "stop": STOP,
+    "logprobs": FLAG,
+    "top_logprobs": WHOLE,
+    "logit_bias": OBJECT,
+    "user": TEXT,
+    "parallel_tool_calls": FLAG,
+    "response_format": OBJECT,
+    "tool_choice": CHOICE,
+    "reasoning_effort": TEXT,
+    "verbosity": TEXT,
+    "metadata": OBJECT,
+    "store": FLAG,
+    "prompt_cache_key": TEXT,
+    "safety_identifier": TEXT,
+}
+"""What some servers answer with a fault of their own when it has the wrong type."""
 
 OWN_TOOLS = frozenset({"function", "custom"})
 """Tools that the caller runs itself; every other type runs, and is billed, at the upstream."""
@@ -34,6 +68,7 @@ def read(raw: bytes) -> Ask:
     """A chat request. Raises InvalidRequest, UnsupportedParameter."""
     body = read_object(raw)
     check_fields(body)
+    check_types(body, FIELDS)
     model = model_of(body)
     _check_messages(body.get("messages"))
     _check_tools(body.get("tools"))
@@ -210,6 +245,9 @@ def _check_tools(tools: object) -> None:
                 reason=f"A tool {named} is not supported: only tools of type function or custom, which the caller runs.",
                 param="tools",
             )
+        inner = tool.get(kind)
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            raise InvalidRequest(reason=f"A tool of type {kind} has no {kind}.name.", param="tools")
 
 
 def _check_modalities(modalities: object) -> None:
