@@ -72,6 +72,10 @@ class Day:
         """The next 00:00: the first second that is no longer this day's."""
         return (self.number + 1) * DAY_S
 
+    @property
+    def month(self) -> "Month":
+        return Month.of(self.start_s)
+
     def next(self) -> "Day":
         return Day(self.number + 1)
 

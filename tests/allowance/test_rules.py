@@ -151,3 +151,52 @@ def test_any_history_grants_exactly_the_seconds_that_were_staked(
     for pair in PAIRS:
         events = [e for e in rules.changes(vault.events, pair[0]) if e.beneficiary == pair[1]]
         assert [rules.allowance(events, day) for day in range(DAYS)] == [seconds.on(pair, day) for day in range(DAYS)]
+
+
+# --- strips -----------------------------------------------------------------------------------------------------------
+
+NOVEMBER, DECEMBER, JANUARY = (Day.parse(text).number for text in ("2026-11-01", "2026-12-01", "2027-01-01"))
+
+
+def strips(came_on: int, day: int, today: int, onward: int) -> AllowanceChanged:
+    place = Place(1, came_on, f"0x{came_on}", Day(came_on).start_s + 43_200, "0x0", 0)
+    return AllowanceChanged(place, HERE, ALICE, day, today, onward, strips=True)
+
+
+RUNNING = strips(NOVEMBER + 9, NOVEMBER + 9, 40, 100)
+"""Activated on the tenth of the running month."""
+COMING = strips(NOVEMBER + 9, DECEMBER, 70, 70)
+"""Activated on the same day, of the coming month."""
+
+
+@pytest.mark.parametrize(
+    ("events", "day", "grants"),
+    [
+        ([RUNNING], NOVEMBER + 8, 0),
+        ([RUNNING], NOVEMBER + 9, 40),
+        ([RUNNING], DECEMBER - 1, 100),
+        ([RUNNING], DECEMBER, 0),
+        ([COMING], NOVEMBER + 9, 0),
+        ([COMING], DECEMBER - 1, 0),
+        ([COMING], DECEMBER, 70),
+        ([COMING], JANUARY - 1, 70),
+        ([COMING], JANUARY, 0),
+        ([RUNNING, COMING], DECEMBER - 1, 100),
+        ([COMING, RUNNING], NOVEMBER + 20, 100),
+        ([COMING, strips(DECEMBER + 3, DECEMBER + 3, 90, 10)], DECEMBER + 2, 70),
+        ([COMING, strips(DECEMBER + 3, DECEMBER + 3, 90, 10)], DECEMBER + 4, 10),
+    ],
+)
+def test_strips_grant_in_their_month_alone(events: list[AllowanceChanged], day: int, grants: int) -> None:
+    assert rules.allowance(events, day) == grants
+
+
+def test_a_months_first_day_begins_with_what_was_activated_before_it() -> None:
+    assert rules.opening([COMING], DECEMBER) == 70
+    assert rules.latest([COMING], DECEMBER) is None
+    assert rules.opening([strips(DECEMBER, DECEMBER, 5, 9)], DECEMBER) == 0
+
+
+def test_stakes_and_strips_are_told_apart() -> None:
+    assert rules.changes([STAKED, RUNNING], HERE) == [STAKED]
+    assert rules.changes([STAKED, RUNNING], HERE, strips=True) == [RUNNING]

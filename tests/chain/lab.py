@@ -106,15 +106,24 @@ class Emitters:
         self.anvil = anvil
         self.deployment = deployment
         self.sender = sender
-        self._topics = Events(deployment).topics
+        (_, changed), _, (_, deposited) = Events(deployment).logged
+        self._topics = (changed, deposited)
 
     async def allowance(
-        self, beneficiary: str, *, day: int, today: int, onward: int, operator: str | None = None, mine: bool = True
+        self,
+        beneficiary: str,
+        *,
+        day: int,
+        today: int,
+        onward: int,
+        operator: str | None = None,
+        mine: bool = True,
+        of: str = "vault",
     ) -> str:
-        """Log AllowanceChanged; returns the transaction's hash."""
+        """Log AllowanceChanged, of the vault or of strips; returns the transaction's hash."""
         data = encode(["uint256", "uint256", "uint256"], [day, today, onward])
         topics = (self._topics[0], operator or self.deployment.operator, beneficiary)
-        return await self._send(self.deployment.contracts["vault"], topics, data, mine)
+        return await self._send(self.deployment.contracts[of], topics, data, mine)
 
     async def deposit(self, beneficiary: str, *, amount: int, payer: str | None = None, mine: bool = True) -> str:
         """Log Deposited; returns the transaction's hash."""
@@ -132,10 +141,10 @@ class Emitters:
 
 
 async def emitters(anvil: Anvil, *, confirmations: int = 2) -> Emitters:
-    """Put two emitters onto a chain."""
+    """Put emitters onto a chain: of the vault, of prepaid, and of strips."""
     accounts = await anvil.rpc.call("eth_accounts")
     addresses = []
-    for _ in range(2):
+    for _ in range(3):
         sent = await anvil.rpc.call(
             "eth_sendTransaction", {"from": accounts[0], "data": EMITTER_INIT, "gas": hex(200_000)}
         )
@@ -144,7 +153,7 @@ async def emitters(anvil: Anvil, *, confirmations: int = 2) -> Emitters:
         addresses.append(to_checksum_address(receipt["contractAddress"]))
     deployment = Deployment(
         chain_id=DEV_CHAIN_ID,
-        contracts={"vault": addresses[0], "prepaid": addresses[1]},
+        contracts=dict(zip(("vault", "prepaid", "strips"), addresses, strict=True)),
         operator="0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
         from_block=1,
         confirmations=confirmations,

@@ -22,7 +22,9 @@ from freehold.problems import LedgerUnavailable
 
 _SQL = statements("freehold.allowance")
 _CHANGES = 500
-_FROM_CHAIN = (Source.ALLOWANCE, Source.PREPAID)
+_BY_DAY = (Source.STRIP, Source.ALLOWANCE)
+"""Strips first: opening the day's allowance marks the whole day as opened."""
+_FROM_CHAIN = (*_BY_DAY, Source.PREPAID)
 _AT_ONCE = 2
 """Accounts refreshed at once in one worker: each takes a connection of the pool while it waits for the ledger's."""
 
@@ -88,8 +90,12 @@ class Allowance:
         account = await self._accounts.account(account_id)
         today = Day.of((await self._ledger.time()).at_s).number
         async with self._database.pool.acquire() as connection:
-            events = await self._changes_of(connection, account)
-        return [(day, rules.nano_down(rules.allowance(events, day))) for day in range(today + 1, today + 1 + n)]
+            events = await self._store.events_of(connection, self._deployment, account.address)
+        by_source = [self._changes(events, source) for source in _BY_DAY]
+        return [
+            (day, sum(rules.nano_down(rules.allowance(changes, day)) for changes in by_source))
+            for day in range(today + 1, today + 1 + n)
+        ]
 
     async def check(self) -> list[Difference]:
         """Where grants aren't what the chain grants: of open days exactly, of ended ones never more. Changes nothing.
@@ -156,23 +162,26 @@ class Allowance:
             time = await self._ledger.time()
             events = await self._store.events_of(connection, self._deployment, account.address)
             if time.opened_day >= Day.of(time.at_s).number:  # else that day is over, and the new one isn't open yet
-                changes = rules.changes(events, self._deployment.operator)
-                await self._issue(connection, account, time.opened_day, changes)
+                for source in _BY_DAY:
+                    await self._issue(connection, account, time.opened_day, source, self._changes(events, source))
             await self._post_deposits(connection, account, events)
 
     async def _issue(
-        self, connection: Connection, account: Account, day: int, events: Sequence[AllowanceChanged]
+        self, connection: Connection, account: Account, day: int, source: Source, events: Sequence[AllowanceChanged]
     ) -> None:
-        """Open `day` with what it began with, then raise it to what it has become."""
+        """Issue what `day` began with, then raise it to what it has become. The allowance opens the day."""
         taken_back = await self._store.last_reversal(connection, self._deployment, account.address)
         begins = rules.nano_down(rules.opening(events, day))
-        name = _again(f"day:{day}:{Source.ALLOWANCE}:open", taken_back, begins)
-        await self._ledger.open_day(account.id, day, Source.ALLOWANCE, begins, name)
+        name = _again(f"day:{day}:{source}:open", taken_back, begins)
+        if source is Source.ALLOWANCE:
+            await self._ledger.open_day(account.id, day, source, begins, name)
+        elif begins > 0:
+            await self._ledger.raise_grant(account.id, day, source, begins, name)
         changed = rules.latest(events, day)
         if changed is not None:
             amount = rules.nano_down(changed.today)
             name = _again(changed.place.external_id(), taken_back, amount)
-            await self._ledger.raise_grant(account.id, day, Source.ALLOWANCE, amount, name)
+            await self._ledger.raise_grant(account.id, day, source, amount, name)
 
     async def _post_deposits(self, connection: Connection, account: Account, events: Sequence[Event]) -> None:
         posted = {row["event"] for row in await connection.fetch(_SQL["posted"], account.id)}
@@ -218,8 +227,8 @@ class Allowance:
                 if isinstance(change.event, Deposited):
                     await self._reverse_deposit(connection, account, change, change.event, events)
             days = [change.event.day for change in gone if isinstance(change.event, AllowanceChanged)]
-            if days:
-                await self._reverse_days(account, min(days), gone[-1].seq, events)
+            for source in _BY_DAY if days else ():
+                await self._reverse_days(account, source, min(days), gone[-1].seq, events)
 
     async def _reverse_deposit(
         self, connection: Connection, account: Account, change: Change, event: Deposited, events: Sequence[Event]
@@ -236,15 +245,17 @@ class Allowance:
         await self._ledger.reverse(account.id, granted, 0, f"{granted}:reverse:{change.seq}")
         await connection.execute(_SQL["drop_deposit"], name)
 
-    async def _reverse_days(self, account: Account, first_day: int, seq: int, events: Sequence[Event]) -> None:
-        changes = rules.changes(events, self._deployment.operator)
+    async def _reverse_days(
+        self, account: Account, source: Source, first_day: int, seq: int, events: Sequence[Event]
+    ) -> None:
+        changes = self._changes(events, source)
         for grant in await self._ledger.grants(account.id, live_only=False):
             day = Day.of(grant.starts_at_s).number
-            if grant.source is not Source.ALLOWANCE or day < first_day:
+            if grant.source is not source or day < first_day:
                 continue
             amount = rules.nano_down(rules.allowance(changes, day))
             if amount < grant.amount_nano:
-                name = f"day:{day}:{Source.ALLOWANCE}:reverse:{seq}"
+                name = f"day:{day}:{source}:reverse:{seq}"
                 await self._ledger.reverse(account.id, grant.external_id, amount, name)
 
     # ---- parts
@@ -254,9 +265,8 @@ class Allowance:
         if account is not None:
             await self._refresh(account.id)
 
-    async def _changes_of(self, connection: Connection, account: Account) -> list[AllowanceChanged]:
-        events = await self._store.events_of(connection, self._deployment, account.address)
-        return rules.changes(events, self._deployment.operator)
+    def _changes(self, events: Sequence[Event], source: Source) -> list[AllowanceChanged]:
+        return rules.changes(events, self._deployment.operator, strips=source is Source.STRIP)
 
     @asynccontextmanager
     async def _alone(self, account_id: int) -> AsyncIterator[Connection]:

@@ -12,6 +12,7 @@ from freehold.ledger.model import Difference, Source
 from freehold.money import MAX_NANO, usdc_to_nano
 
 STAKED = "the allowance of a day is what is staked for it on chain"
+ACTIVATED = "the strip credit of a day is what is activated for it on chain"
 DEPOSITED = "prepaid credit is what was deposited or paid on chain"
 
 
@@ -33,15 +34,19 @@ class Told:
 
 def differences(account: IssuedAccount, told: Told, operator: str) -> list[Difference]:
     """Everything of `account` that the chain doesn't grant, or grants otherwise."""
-    return [*_staked(account, told, operator), *_deposited(account, told)]
+    return [
+        *_staked(account, told, operator, Source.ALLOWANCE),
+        *_staked(account, told, operator, Source.STRIP),
+        *_deposited(account, told),
+    ]
 
 
-def _staked(account: IssuedAccount, told: Told, operator: str) -> Iterable[Difference]:
+def _staked(account: IssuedAccount, told: Told, operator: str, source: Source) -> Iterable[Difference]:
     """A day that is over may have been granted less than its last events say: they counted after its end."""
-    changes = rules.changes(told.events, operator)
+    changes = rules.changes(told.events, operator, strips=source is Source.STRIP)
     granted: dict[int, int] = defaultdict(int)
     for grant in account.grants:
-        if grant.source is Source.ALLOWANCE:
+        if grant.source is source:
             granted[Day.of(grant.starts_at_s).number] += grant.amount_nano
     if told.today is not None and account.opened_day == told.today:
         granted[told.today] += 0
@@ -49,7 +54,8 @@ def _staked(account: IssuedAccount, told: Told, operator: str) -> Iterable[Diffe
         most = rules.nano_down(rules.allowance(changes, day))
         least = most if day == told.today else _least(changes, day, most, told.reverted)
         if not least <= found <= most:
-            yield Difference(STAKED, account.account_id, str(Day(day)), str(most), str(found))
+            law = ACTIVATED if source is Source.STRIP else STAKED
+            yield Difference(law, account.account_id, str(Day(day)), str(most), str(found))
 
 
 def _least(changes: Sequence[AllowanceChanged], day: int, most: int, reverted: bool) -> int:

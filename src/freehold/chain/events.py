@@ -1,4 +1,4 @@
-"""The two events that Freehold reads, from log to value. `artifacts/` holds the same ABI; a test compares them."""
+"""The events that Freehold reads, from log to value. `artifacts/` holds the same ABI; a test compares them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,13 +40,20 @@ class Events:
         self._chain_id = deployment.chain_id
         self._vault = Contract([ALLOWANCE_CHANGED], address=deployment.contracts["vault"], name="CapacityVault")
         self._prepaid = Contract([DEPOSITED], address=deployment.contracts["prepaid"], name="Prepaid")
+        self._strips = Contract([ALLOWANCE_CHANGED], address=deployment.contracts["strips"], name="Strips")
         self.vault = self._vault.address
         self.prepaid = self._prepaid.address
-        self.topics = (self._vault.topic("AllowanceChanged"), self._prepaid.topic("Deposited"))
+        changed, deposited = self._vault.topic("AllowanceChanged"), self._prepaid.topic("Deposited")
+        self.strips = self._strips.address
+        self.logged = ((self.vault, changed), (self.strips, changed), (self.prepaid, deposited))
+        """Whose logs are read, and of what topic."""
 
     def filter(self) -> dict[str, Any]:
         """What eth_getLogs is asked for, without the blocks."""
-        return {"address": [self.vault, self.prepaid], "topics": [list(self.topics)]}
+        return {
+            "address": [address for address, _ in self.logged],
+            "topics": [list(dict.fromkeys(topic for _, topic in self.logged))],
+        }
 
     def read(self, log: Log, block: Block) -> Event | None:
         """The log as an event of `block`; None when it is none of ours."""
@@ -54,6 +61,9 @@ class Events:
         if log.address == self.vault:
             found = self._vault.event(log)
             return AllowanceChanged(place, **found[1]) if found else None
+        if log.address == self.strips:
+            found = self._strips.event(log)
+            return AllowanceChanged(place, **found[1], strips=True) if found else None
         if log.address == self.prepaid:
             found = self._prepaid.event(log)
             return Deposited(place, **found[1]) if found else None

@@ -52,6 +52,8 @@ class AllowanceChanged:
     day: int
     today: int
     onward: int
+    strips: bool = False
+    """True: by activated strips, and only for the rest of the month of `day`, which may begin later. Else by stakes."""
 
 
 @dataclass(frozen=True, slots=True)

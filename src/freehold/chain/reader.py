@@ -81,7 +81,9 @@ class LogReader:
             return Progress(head, confirmed, (), reverted_from)
         blocks, events = await self._read(base, end)
         after = Cursor(base.chain_id, base.genesis_hash, base.vault, base.prepaid, end, blocks[-1])
-        await self._store.write(before=before, after=after, kept=kept, blocks=blocks, events=events)
+        await self._store.write(
+            before=before, after=after, kept=kept, blocks=blocks, events=events, strips=self._events.strips
+        )
         return Progress(head, blocks[-1], tuple(events), reverted_from)
 
     async def _look(self) -> tuple[Block, str]:
@@ -219,8 +221,7 @@ class LogReader:
 
     def _may_hold(self, header: Mapping[str, Any]) -> bool:
         bloom = int(header.get("logsBloom") or "0x0", 16)
-        pairs = zip((self._events.vault, self._events.prepaid), self._events.topics, strict=True)
-        return any(_in_bloom(bloom, address) and _in_bloom(bloom, topic) for address, topic in pairs)
+        return any(_in_bloom(bloom, address) and _in_bloom(bloom, topic) for address, topic in self._events.logged)
 
     async def _headers(self, numbers: Iterable[int]) -> dict[int, Mapping[str, Any]]:
         """Headers by number. Raises _Moved when the node lacks one."""

@@ -59,8 +59,11 @@ class Store:
         kept: int,
         blocks: Sequence[Block] = (),
         events: Sequence[Event] = (),
+        strips: str = "",
     ) -> None:
         """One poll, in one transaction: forget what is above block `kept`, add blocks and events, move the cursor.
+
+        `strips`: the contract whose events speak of strips.
 
         Raises Overtaken when the cursor isn't at `before` any more.
         """
@@ -79,7 +82,7 @@ class Store:
                 [block.time_s for block in blocks],
                 [block.number in with_events for block in blocks],
             )
-            await _add_events(connection, after, events)
+            await _add_events(connection, after, events, strips)
             await connection.execute(_SQL["prune_blocks"], after.number - KEEP_BLOCKS)
             await _put_cursor(connection, after)
 
@@ -120,7 +123,7 @@ class Store:
 
 
 def _contracts(deployment: Deployment) -> list[str]:
-    return [deployment.contracts["vault"], deployment.contracts["prepaid"]]
+    return [deployment.contracts[name] for name in ("vault", "strips", "prepaid")]
 
 
 def _cursor(row: Any) -> Cursor | None:
@@ -147,14 +150,14 @@ async def _put_cursor(connection: Connection, cursor: Cursor) -> None:
     )
 
 
-async def _add_events(connection: Connection, cursor: Cursor, events: Sequence[Event]) -> None:
+async def _add_events(connection: Connection, cursor: Cursor, events: Sequence[Event], strips: str) -> None:
     if not events:
         return
-    rows = [_row(event, cursor) for event in events]
+    rows = [_row(event, cursor, strips) for event in events]
     await connection.execute(_SQL["add_events"], *(list(column) for column in zip(*rows, strict=True)))
 
 
-def _row(event: Event, cursor: Cursor) -> tuple[Any, ...]:
+def _row(event: Event, cursor: Cursor, strips: str) -> tuple[Any, ...]:
     place = event.place
     where = (
         place.chain_id,
@@ -166,7 +169,8 @@ def _row(event: Event, cursor: Cursor) -> tuple[Any, ...]:
     )
     if isinstance(event, AllowanceChanged):
         amounts = (Decimal(event.today), Decimal(event.onward), None)
-        return (*where, cursor.vault, "AllowanceChanged", event.beneficiary, event.operator, None, event.day, *amounts)
+        contract, kind = (strips, "StripsChanged") if event.strips else (cursor.vault, "AllowanceChanged")
+        return (*where, contract, kind, event.beneficiary, event.operator, None, event.day, *amounts)
     none: tuple[None, None, None] = (None, None, None)
     return (*where, cursor.prepaid, "Deposited", event.beneficiary, None, event.payer, *none, Decimal(event.amount))
 
@@ -180,7 +184,7 @@ def _event(row: Mapping[str, Any]) -> Event:
         tx_hash=row["tx_hash"],
         log_index=row["log_index"],
     )
-    if row["kind"] == "AllowanceChanged":
+    if row["kind"] in ("AllowanceChanged", "StripsChanged"):
         return AllowanceChanged(
             place=place,
             operator=row["operator"],
@@ -188,5 +192,6 @@ def _event(row: Mapping[str, Any]) -> Event:
             day=row["day"],
             today=int(row["today"]),
             onward=int(row["onward"]),
+            strips=row["kind"] == "StripsChanged",
         )
     return Deposited(place=place, beneficiary=row["beneficiary"], payer=row["payer"], amount=int(row["amount"]))
