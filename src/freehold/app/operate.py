@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from freehold.allowance.allowance import Allowance
+from freehold.app.closing import receipts_of
 from freehold.app.first import open_database
 from freehold.app.plan import load_deployment
 from freehold.app.settings import Settings
@@ -53,7 +54,8 @@ async def _chain_check(database: Database, deployment: Deployment) -> list[Diffe
     """Grants against what was read of the chain."""
     clock = SystemClock()
     identity = Identity(database, clock=clock, settings=IdentitySettings("127.0.0.1", deployment.chain_id))
-    return await Allowance(Ledger(database, clock=clock), Store(database), identity, deployment).check()
+    found = await Allowance(Ledger(database, clock=clock), Store(database), identity, deployment).check()
+    return [*found, *await receipts_of(database, deployment, identity).check()]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,17 +26,16 @@ import uvicorn
 from freehold.allowance.allowance import Allowance
 from freehold.app import logs
 from freehold.app.advice import Advice
+from freehold.app.closing import operators_wallet, publisher_of, receipts_of
 from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model, takes_payments
 from freehold.app.reload import Reload, read_upstreams_of
-from freehold.chain.contracts import Contracts
 from freehold.chain.erc1271 import ContractSignatures
-from freehold.chain.keywallet import KeyWallet
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
 from freehold.chain.store import Store
-from freehold.chain.wallet import DevWallet, Wallet
+from freehold.chain.wallet import Wallet
 from freehold.clock import SystemClock
 from freehold.console.page import with_pages
 from freehold.db import Database
@@ -57,10 +56,6 @@ from freehold.metrics import Numbers
 from freehold.pricing.book import Prices
 from freehold.problems import Problem
 from freehold.receipts.jobs import Days
-from freehold.receipts.model import Domain
-from freehold.receipts.publishing import Publisher
-from freehold.receipts.receipts import Receipts
-from freehold.receipts.signing import ReceiptKey
 from freehold.upstream.catalogue import Catalogue
 from freehold.upstream.config import read_upstreams
 from freehold.upstream.health import State
@@ -137,8 +132,8 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         dev = deployment.chain_id == DEV_CHAIN_ID
         payments = _payments(plan, database, rpc, deployment, ledger, identity)
         reader = LogReader(rpc, database, deployment, accept_new_chain=dev)
-        receipts = _receipts(plan, database, deployment, identity)
-        days = Days(receipts, _publisher(plan, rpc, deployment, receipts))
+        receipts = receipts_of(database, deployment, identity, key=plan.receipt_key)
+        days = Days(receipts, publisher_of(plan, rpc, deployment, receipts))
         jobs = asyncio.create_task(run_jobs(database, reader, allowance, ledger, payments, days), name="jobs")
         stack.push_async_callback(_cancel, jobs)
         watching = asyncio.create_task(_watch_upstreams(catalogue, metrics), name="upstreams")
@@ -176,36 +171,6 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
         yield build(Counted(door, metrics), pages), door
 
 
-def _receipts(plan: Plan, database: Database, deployment: Deployment, identity: Identity) -> Receipts:
-    """What makes receipts for the deployment's book."""
-    key = ReceiptKey(bytes.fromhex(plan.receipt_key)) if plan.receipt_key else None
-
-    async def address_of(account_id: int) -> str:
-        return (await identity.account(account_id)).address
-
-    domain = Domain(deployment.chain_id, deployment.contracts["book"], deployment.operator)
-    return Receipts(database, domain, address_of=address_of, key=key)
-
-
-def _publisher(
-    plan: Plan, rpc: Rpc, deployment: Deployment, receipts: Receipts
-) -> Callable[[], Awaitable[Publisher]] | None:
-    """What publishes closed days; None off the dev chain without an operator's keystore."""
-    if plan.operator_secret is None and deployment.chain_id != DEV_CHAIN_ID:
-        return None
-
-    async def opened() -> Publisher:
-        return Publisher(receipts, Contracts.of(deployment).book, await _operator(plan, rpc))
-
-    return opened
-
-
-async def _operator(plan: Plan, rpc: Rpc) -> Wallet:
-    """The operator's wallet: of its keystore, or the dev chain's."""
-    secret = bytes.fromhex(plan.operator_secret) if plan.operator_secret else None
-    return KeyWallet(rpc, secret, name="the operator") if secret else await DevWallet.open(rpc, "operator")
-
-
 def _payments(
     plan: Plan, database: Database, rpc: Rpc, deployment: Deployment, ledger: Ledger, identity: Identity
 ) -> Payments | None:
@@ -214,7 +179,7 @@ def _payments(
         return None
 
     async def sender() -> Wallet:
-        return await _operator(plan, rpc)
+        return await operators_wallet(plan, rpc)
 
     return Payments(
         database,

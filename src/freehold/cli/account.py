@@ -8,6 +8,7 @@ import click
 from freehold.cli.output import Output, seconds_of, usd, when
 from freehold.cli.refusal import Refusal, ServerRefused
 from freehold.cli.session import OPERATOR_ACCOUNT, Session, acting, common, ended, items, segment
+from freehold.cli.verifying import bill_with_receipts, signed_file
 
 GROUPS = ("day", "hour", "model", "key")
 NONE = "none"
@@ -178,13 +179,14 @@ def _paid(row: dict[str, Any]) -> str:
 @click.option("--month", metavar="MONTH", help="Such as 2026-11; this month when left out.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout.")
 @click.option("--html", "page", metavar="FILE", help="Write a page to open or print; '-' is stdout.")
+@click.option("--receipts", is_flag=True, help="Write the bill with all its receipts as JSON, for `verify --bill`.")
 @acting
-def bill(session: Session, month: str | None, as_csv: bool, page: str | None) -> None:
+def bill(session: Session, month: str | None, as_csv: bool, page: str | None, receipts: bool) -> None:
     """Show a month's bill: balances, top-ups, and charges by day, model, key and purse."""
     from pathlib import Path
 
-    if as_csv + session.out.as_json + (page is not None) > 1:
-        raise click.UsageError("--csv, --html and --json exclude each other.")
+    if as_csv + session.out.as_json + (page is not None) + receipts > 1:
+        raise click.UsageError("--csv, --html, --json and --receipts exclude each other.")
     client, query = session.account()
     asked = {**query, "month": month}
     if as_csv or page is not None:
@@ -198,6 +200,9 @@ def bill(session: Session, month: str | None, as_csv: bool, page: str | None) ->
         return
     with session.out.busy("Adding up …"):
         read = _own(session, lambda: client.get("/v1/account/bill", **asked))
+    if receipts:
+        bill_with_receipts(session, client, query, read)
+        return
     session.out.document(read, lambda out: draw_bill(out, read))
 
 
@@ -253,10 +258,15 @@ def _second(moment: Any) -> str:
 @click.argument("request_id", metavar="ID")
 @acting
 def receipt(session: Session, request_id: str) -> None:
-    """Show the record of one call: its cost, its tokens and which grants bore it."""
+    """Show the record of one call: its cost, its tokens and which grants bore it.
+
+    Into a file (`freehold receipt ID > FILE`) it writes the signed receipt, which `freehold verify FILE` takes; its
+    proof is in it once the call's day is closed.
+    """
     client, query = session.account()
     read = _own(session, lambda: client.get(f"/v1/account/receipts/{segment(request_id)}", **query))
-    session.out.document(read, lambda out: draw_receipt(out, read))
+    if not signed_file(session, read):
+        session.out.document(read, lambda out: draw_receipt(out, read))
 
 
 def draw_receipt(out: Output, read: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.output import Output, when
+from freehold.cli.output import Output, nano_usd, when
 from freehold.cli.refusal import ServerUnreachable
 from freehold.cli.session import Session, common, items, segment
 
@@ -308,6 +308,31 @@ def books_check(session: Session) -> None:
     session.out.document(read, draw)
     if differences:
         raise SystemExit(1)
+
+
+@books.command("days")
+@click.option("--before", metavar="DAY", help="Only days before this one, such as 2026-11-23.")
+@common
+def books_days(session: Session, before: str | None) -> None:
+    """List closed days: how many receipts each has, its root, and whether it is on the chain."""
+    read = session.client.get("/v1/epochs", before=before)
+
+    def draw(out: Output) -> None:
+        out.table(
+            ("day", ">receipts", ">used USD", "on the chain", "root"),
+            [
+                (
+                    str(row["day"]),
+                    str(row["count"]),
+                    nano_usd(sum(int(purse["used_nano"]) for purse in row["totals"].values())).removesuffix(" USD"),
+                    "yes" if row["published"] else "no",
+                    str(row["root"]),
+                )
+                for row in items(read)
+            ],
+        )
+
+    session.out.document(read, draw)
 
 
 def check_books(session: Session) -> dict[str, Any]:

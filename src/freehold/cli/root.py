@@ -4,13 +4,37 @@ from typing import Any
 
 import click
 
-from freehold.cli import account, calling, chainside, development, operating, planning, serving, touring, weights
+from freehold.cli import (
+    account,
+    calling,
+    chainside,
+    development,
+    members,
+    operating,
+    paying,
+    planning,
+    serving,
+    touring,
+    verifying,
+    weights,
+)
 from freehold.cli.refusal import Refusal
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Start", (serving.up, serving.status, touring.tour)),
     ("Call models", (calling.chat, calling.embed, serving.models, operating.prices)),
-    ("Your account", (account.balance, account.usage, account.bill, account.receipt, account.keys)),
+    (
+        "Your account",
+        (
+            account.balance,
+            account.usage,
+            account.bill,
+            account.receipt,
+            verifying.verify,
+            account.keys,
+            members.members,
+        ),
+    ),
     ("Plan", (planning.plan, planning.backtest)),
     ("Sign in", (account.login, account.logout, account.whoami, account.account)),
     (
@@ -24,6 +48,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             chainside.withdraw,
             chainside.redirect,
             chainside.deposit,
+            paying.top_up,
             chainside.transfer,
         ),
     ),

@@ -38,7 +38,7 @@ set root = excluded.root, totals_hash = excluded.totals_hash, seen_at = clock_ti
 delete from receipts.published where chain_id = $1 and book = $2 and day >= $3
 
 -- name: published
-select d.day, d.root, d.totals, p.root as their_root, p.totals_hash as their_totals
+select d.day, d.root, d.count, d.totals, p.root as their_root, p.totals_hash as their_totals
 from receipts.days d
 left join receipts.published p using (chain_id, book, day)
 where d.chain_id = $1 and d.book = $2 and d.day >= $3

@@ -51,6 +51,19 @@ class Signed:
     siblings: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A closed day, and what was last seen of it in the chain's book."""
+
+    closed: ClosedDay
+    root: bytes | None
+    """None: the book didn't have it."""
+    totals_hash: bytes | None
+
+    def right(self) -> bool:
+        return (self.root, self.totals_hash) == (self.closed.root, self.closed.totals_hash())
+
+
 class Receipts:
     """`address_of` says which address an account has; `key` signs, None leaves receipts unsigned."""
 
@@ -175,31 +188,31 @@ class Receipts:
         """The chain's book doesn't have these days (any more)."""
         await self._database.execute(_SQL["forget"], *self._of, day)
 
+    async def standing(self, *, since: int = 0) -> list["Seen"]:
+        """Each closed day and what was last seen of it in the book, oldest first."""
+        return [_seen(row) for row in await self._database.fetch(_SQL["published"], *self._of, since)]
+
     async def check(self, *, since: int = 0, patience_days: int = 1) -> list[Difference]:
         """Closed days against the ledger's charges, and against what was seen in the chain's book.
 
         A day is missing there when more than `patience_days` later ones are closed.
         """
         found: list[Difference] = []
-        rows = await self._database.fetch(_SQL["published"], *self._of, since)
-        for at, row in enumerate(rows):
-            closed = await self.day(row["day"])
-            if closed is None:
-                continue
+        standing = await self.standing(since=since)
+        for at, seen in enumerate(standing):
+            closed = seen.closed
             name = str(Day(closed.day))
             again = await self._again(closed.day)
             if again != closed.root:
                 found.append(
                     Difference("a closed day's root is over its receipts", None, name, _hex(again), _hex(closed.root))
                 )
-            if row["their_root"] is None:
-                if len(rows) - at > patience_days:
+            if seen.root is None:
+                if len(standing) - at > patience_days:
                     found.append(Difference("each closed day is published", None, name, _hex(closed.root), "nothing"))
-            elif row["their_root"] != closed.root or row["their_totals"] != closed.totals_hash():
+            elif not seen.right():
                 found.append(
-                    Difference(
-                        "what is published is what was closed", None, name, _hex(closed.root), _hex(row["their_root"])
-                    )
+                    Difference("what is published is what was closed", None, name, _hex(closed.root), _hex(seen.root))
                 )
         return found
 
@@ -253,6 +266,10 @@ def _closed(row: Any) -> ClosedDay:
     return ClosedDay(
         row["day"], row["root"], row["count"], {purse: PurseTotals(*totals[purse.value]) for purse in PURSES}
     )
+
+
+def _seen(row: Any) -> Seen:
+    return Seen(_closed(row), row["their_root"], row["their_totals"])
 
 
 def _hex(value: bytes) -> str:

@@ -293,8 +293,10 @@ async def reload(services: Services, _caller: Operator) -> ReloadOut:
 
 @router.get("/books", summary="Check the books", responses=answers(401, 403))
 async def books(services: Services, _caller: Operator) -> BooksOut:
-    """Recompute everything from the entries, compare grants with the chain, and say what differs."""
+    """Recompute everything from the entries, compare grants and published days with the chain, and say what differs."""
     found = [*await services.ledger.check(), *await services.allowance.check()]
+    if services.receipts is not None:
+        found += await services.receipts.check()
     return BooksOut(
         balanced=not found,
         differences=[

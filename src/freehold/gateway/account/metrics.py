@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 
+from freehold.clock import Day
 from freehold.db import LOST
 from freehold.gateway.account.deps import BEARER, Services, caller, token
 from freehold.gateway.account.errors import answers
@@ -17,6 +18,7 @@ from freehold.identity.problems import OperatorOnly
 from freehold.ledger.totals import totals
 from freehold.metrics import exposition, workers
 from freehold.problems import LedgerUnavailable
+from freehold.receipts.receipts import Receipts
 
 router = APIRouter(tags=["operator"])
 
@@ -82,8 +84,20 @@ async def _state(services: AccountServices) -> dict[str, int | dict[str, int]]:
         "freehold_ledger_time_seconds": time.at_s,
         "freehold_ledger_time_provisional": int(time.provisional),
     }
+    if services.receipts is not None:
+        state |= await _days(services.receipts, time.at_s)
     if server.head is not None:
         state["freehold_chain_head_block"] = server.head
     if server.confirmed is not None:
         state["freehold_chain_confirmed_block"] = server.confirmed
     return state
+
+
+async def _days(receipts: Receipts, now_s: int) -> dict[str, int]:
+    """How the newest closed days stand on the chain."""
+    standing = await receipts.standing(since=Day.of(now_s).number - 31)
+    return {
+        "freehold_days_closed": len(standing),
+        "freehold_days_unpublished": sum(seen.root is None for seen in standing),
+        "freehold_days_wrong": sum(seen.root is not None and not seen.right() for seen in standing),
+    }

@@ -15,8 +15,8 @@ from freehold.gateway.account.wire import Out, plain
 from freehold.ledger import days
 from freehold.problems import Conflict, InvalidRequest, NotFound
 from freehold.receipts import wire
-from freehold.receipts.model import PURSES, ClosedDay
-from freehold.receipts.receipts import Receipts
+from freehold.receipts.model import PURSES
+from freehold.receipts.receipts import Receipts, Seen
 
 router = APIRouter(prefix="/v1", tags=["receipts"])
 
@@ -62,6 +62,7 @@ class EpochOut(Out):
     operator: str
     signer: str | None
     signature: str | None = Field(description="The operator's, over DayRoot (EIP-712): root, count and totals.")
+    published: bool = Field(description="In the book on the chain, as this server last saw it.")
 
 
 class EpochsOut(Out):
@@ -125,8 +126,9 @@ async def epochs(
     """The newest first."""
     found = _receipts(services)
     closed = await found.days(before=None if before is None else _day(before, "before"), limit=limit)
+    seen = {one.closed.day: one for one in await found.standing(since=closed[-1].day if closed else MOST_DAY)}
     return EpochsOut(
-        data=[_epoch(found, one) for one in closed],
+        data=[_epoch(found, seen[one.day]) for one in closed if one.day in seen],
         next_before=str(Day(closed[-1].day)) if len(closed) == limit else None,
     )
 
@@ -135,13 +137,15 @@ async def epochs(
 async def epoch(services: Services, day: Annotated[str, Path(max_length=10)]) -> EpochOut:
     """The root over the day's receipts, how many they are, and what came and went in each purse."""
     found = _receipts(services)
-    closed = await found.day(_day(day, "day"))
-    if closed is None:
-        raise NotFound(reason=f"{day} isn't closed.", param="day")
-    return _epoch(found, closed)
+    number = _day(day, "day")
+    for seen in await found.standing(since=number):
+        if seen.closed.day == number:
+            return _epoch(found, seen)
+    raise NotFound(reason=f"{day} isn't closed.", param="day")
 
 
-def _epoch(found: Receipts, closed: ClosedDay) -> EpochOut:
+def _epoch(found: Receipts, seen: Seen) -> EpochOut:
+    closed = seen.closed
     signature = found.sign_day(closed)
     return EpochOut(
         day=str(Day(closed.day)),
@@ -164,6 +168,7 @@ def _epoch(found: Receipts, closed: ClosedDay) -> EpochOut:
         operator=found.domain.operator,
         signer=found.signer,
         signature=None if signature is None else _hex(signature),
+        published=seen.right(),
     )
 
 
