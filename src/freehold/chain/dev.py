@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from eth_utils.address import is_address, to_checksum_address
+
 from freehold.chain.contracts import Contracts
 from freehold.chain.model import Deployment
 from freehold.chain.rpc import Rpc
@@ -11,6 +13,8 @@ from freehold.money import HOLD_DECIMALS, USDC_DECIMALS
 
 FUND_HOLD = 10_000 * 10**HOLD_DECIMALS
 FUND_USDC = 1_000 * 10**USDC_DECIMALS
+FUND_GAS_WEI = 10**18
+"""The chain's own coin, for a wallet that is none of the named ones, which have plenty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +37,24 @@ class Advanced:
 
 
 async def fund(rpc: Rpc, deployment: Deployment, name: str, *, hold: int = FUND_HOLD, usdc: int = FUND_USDC) -> Funded:
-    """Give a dev wallet HOLD out of the deployer's and newly minted USDC. Raises WalletRefused, Reverted."""
+    """Give a dev wallet HOLD out of the deployer's and newly minted USDC. Raises WalletRefused, Reverted.
+
+    `name` may be an address: it gets what gas costs, too.
+    """
     contracts = Contracts.of(deployment)
-    wallet = await DevWallet.open(rpc, name)
     deployer = await DevWallet.open(rpc, "deployer")
+    if is_address(name):
+        address = str(to_checksum_address(name))
+        balance = int(await rpc.call("eth_getBalance", address, "latest"), 16)
+        await rpc.call("anvil_setBalance", address, hex(balance + FUND_GAS_WEI))
+    else:
+        address = (await DevWallet.open(rpc, name)).address
     receipts = []
-    if hold and wallet.address != deployer.address:
-        receipts.append(
-            await deployer.send(contracts.hold, "transfer", wallet.address, hold, what=f"Sending HOLD to {name}")
-        )
+    if hold and address != deployer.address:
+        receipts.append(await deployer.send(contracts.hold, "transfer", address, hold, what=f"Sending HOLD to {name}"))
     if usdc:
-        receipts.append(
-            await deployer.send(contracts.usdc, "mint", wallet.address, usdc, what=f"Minting USDC for {name}")
-        )
-    return Funded(name, wallet.address, hold, usdc, tuple(receipt.tx_hash for receipt in receipts))
+        receipts.append(await deployer.send(contracts.usdc, "mint", address, usdc, what=f"Minting USDC for {name}"))
+    return Funded(name, address, hold, usdc, tuple(receipt.tx_hash for receipt in receipts))
 
 
 async def advance_day(rpc: Rpc, *, confirmations: int = 0) -> Advanced:

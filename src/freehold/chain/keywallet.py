@@ -32,6 +32,10 @@ class KeyWallet(Wallet):
     def __repr__(self) -> str:
         return f"KeyWallet({self.address})"
 
+    @property
+    def option(self) -> str:
+        return f"--wallet {self.name}"
+
     async def sign(self, message: str) -> str:
         """Made here."""
         body = message.encode()

@@ -14,7 +14,7 @@ from freehold.chain.contracts import Contracts
 from freehold.chain.model import Deployment
 from freehold.chain.problems import NotEnough
 from freehold.chain.rpc import Rpc
-from freehold.chain.wallet import Receipt, Wallet
+from freehold.chain.wallet import DevWallet, Receipt, Wallet
 from freehold.clock import Day
 from freehold.money import DIEM_DECIMALS, HOLD_DECIMALS, USDC_DECIMALS, format_units
 from freehold.problems import InvalidRequest
@@ -158,12 +158,12 @@ async def stake_hold(
 ) -> HoldStaked:
     """Stake HOLD. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
-    await _need(wallet, contracts.hold, "HOLD", amount, f"Get some with `freehold dev fund {wallet.name}`.")
-    await _approve(wallet, contracts.hold, contracts.staking, amount)
-    to = _address(recipient) if recipient else wallet.address
+    await need(wallet, contracts.hold, "HOLD", amount, _funded(wallet))
+    await approve(wallet, contracts.hold, contracts.staking, amount)
+    to = address_of(recipient) if recipient else wallet.address
     receipt = await wallet.send(contracts.staking, "stake", to, amount, what=f"Staking {shown(amount, 'HOLD')}")
-    said = _said(receipt, contracts.staking, "Staked")
-    return HoldStaked(*_done(receipt), amount=said["amount"], staked=said["balance"])
+    told = said(receipt, contracts.staking, "Staked")
+    return HoldStaked(*done(receipt), amount=told["amount"], staked=told["balance"])
 
 
 async def unstake_hold(wallet: Wallet, deployment: Deployment, amount: int) -> UnstakeRequested:
@@ -191,7 +191,7 @@ async def mint(wallet: Wallet, deployment: Deployment, diem_out: int, *, max_loc
         staking,
         quote,
         needs=f"{shown(quote, 'sHOLD')} for {shown(diem_out, 'DIEM')}",
-        mend=f"Stake more with `freehold stake hold AMOUNT --from {wallet.name}`.",
+        mend=f"Stake more with `freehold stake hold AMOUNT {wallet.option}`.",
     )
     most = quote + quote // 100 if max_lock is None else max_lock
     receipt = await wallet.send(staking, "mintExact", diem_out, most, what=what)
@@ -208,16 +208,16 @@ async def mint_by_lock(wallet: Wallet, deployment: Deployment, amount_to_lock: i
 async def burn(wallet: Wallet, deployment: Deployment, diem: int, *, least_unlocked: int = 0) -> Burned:
     """Burn DIEM, unlocking sHOLD of the wallet's own position, pro rata. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
-    await _need(wallet, contracts.diem, "DIEM", diem, "Staked DIEM comes back with `freehold unstake diem`.")
+    await need(wallet, contracts.diem, "DIEM", diem, "Staked DIEM comes back with `freehold unstake diem`.")
     what = f"Burning {shown(diem, 'DIEM')}"
     receipt = await wallet.send(contracts.staking, "burn", diem, least_unlocked, what=what)
-    said = _said(receipt, contracts.staking, "Burned")
+    told = said(receipt, contracts.staking, "Burned")
     return Burned(
-        *_done(receipt),
-        diem_in=said["diemIn"],
-        unlocked=said["unlocked"],
-        locked=said["locked"],
-        outstanding=said["outstanding"],
+        *done(receipt),
+        diem_in=told["diemIn"],
+        unlocked=told["unlocked"],
+        locked=told["locked"],
+        outstanding=told["outstanding"],
     )
 
 
@@ -231,22 +231,22 @@ async def stake_diem(
 ) -> DiemStaked:
     """Stake DIEM for a beneficiary (the wallet) at an operator (the deployment's). Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
-    mend = f"Mint more with `freehold mint AMOUNT --from {wallet.name}`."
-    await _need(wallet, contracts.diem, "DIEM", amount, mend)
-    await _approve(wallet, contracts.diem, contracts.vault, amount)
-    at = _address(operator) if operator else deployment.operator
-    whose = _address(beneficiary) if beneficiary else wallet.address
+    mend = f"Mint more with `freehold mint AMOUNT {wallet.option}`."
+    await need(wallet, contracts.diem, "DIEM", amount, mend)
+    await approve(wallet, contracts.diem, contracts.vault, amount)
+    at = address_of(operator) if operator else deployment.operator
+    whose = address_of(beneficiary) if beneficiary else wallet.address
     what = f"Staking {shown(amount, 'DIEM')}"
     receipt = await wallet.send(contracts.vault, "stake", amount, at, whose, what=what)
-    said = _said(receipt, contracts.vault, "AllowanceChanged")
+    told = said(receipt, contracts.vault, "AllowanceChanged")
     return DiemStaked(
-        *_done(receipt),
+        *done(receipt),
         amount=amount,
         operator=at,
         beneficiary=whose,
-        day=said["day"],
-        today=said["today"],
-        onward=said["onward"],
+        day=told["day"],
+        today=told["today"],
+        onward=told["onward"],
     )
 
 
@@ -260,8 +260,8 @@ async def unstake_diem(
 ) -> UnstakeRequested:
     """Ask for staked DIEM back, 24 hours later: today's allowance stays, there is none from tomorrow. Raises Reverted."""
     vault = Contracts.of(deployment).vault
-    at = _address(operator) if operator else deployment.operator
-    whose = _address(beneficiary) if beneficiary else wallet.address
+    at = address_of(operator) if operator else deployment.operator
+    whose = address_of(beneficiary) if beneficiary else wallet.address
     what = f"Unstaking {shown(amount, 'DIEM')}"
     receipt = await wallet.send(vault, "requestUnstake", at, whose, amount, what=what)
     return _requested(receipt, vault, "DIEM")
@@ -272,8 +272,8 @@ async def cancel(wallet: Wallet, deployment: Deployment, token: str, request_id:
     contract = _staked_in(deployment, token)
     what = f"Cancelling request {request_id}"
     receipt = await wallet.send(contract, "cancelUnstake", request_id, what=what)
-    said = _said(receipt, contract, "UnstakeCancelled")
-    return UnstakeCancelled(*_done(receipt), token=token, id=request_id, amount=said["amount"])
+    told = said(receipt, contract, "UnstakeCancelled")
+    return UnstakeCancelled(*done(receipt), token=token, id=request_id, amount=told["amount"])
 
 
 async def withdraw(wallet: Wallet, deployment: Deployment, token: str, request_id: int) -> Withdrawn:
@@ -281,8 +281,8 @@ async def withdraw(wallet: Wallet, deployment: Deployment, token: str, request_i
     contract = _staked_in(deployment, token)
     what = f"Withdrawing request {request_id}"
     receipt = await wallet.send(contract, "withdraw", request_id, what=what)
-    said = _said(receipt, contract, "Withdrawn")
-    return Withdrawn(*_done(receipt), token=token, id=request_id, amount=said["amount"])
+    told = said(receipt, contract, "Withdrawn")
+    return Withdrawn(*done(receipt), token=token, id=request_id, amount=told["amount"])
 
 
 async def redirect(
@@ -297,14 +297,14 @@ async def redirect(
 ) -> Redirected:
     """Move staked DIEM to another beneficiary or operator, from the next 00:00 on; what isn't given stays. Raises Reverted."""
     vault = Contracts.of(deployment).vault
-    at = _address(operator) if operator else deployment.operator
-    whose = _address(beneficiary) if beneficiary else wallet.address
-    to_operator = _address(new_operator) if new_operator else at
-    to_whom = _address(new_beneficiary) if new_beneficiary else whose
+    at = address_of(operator) if operator else deployment.operator
+    whose = address_of(beneficiary) if beneficiary else wallet.address
+    to_operator = address_of(new_operator) if new_operator else at
+    to_whom = address_of(new_beneficiary) if new_beneficiary else whose
     what = f"Redirecting {shown(amount, 'DIEM')}"
     receipt = await wallet.send(vault, "redirect", at, whose, to_operator, to_whom, amount, what=what)
     return Redirected(
-        *_done(receipt),
+        *done(receipt),
         amount=amount,
         operator=at,
         beneficiary=whose,
@@ -319,13 +319,13 @@ async def deposit(
 ) -> DepositMade:
     """Pay USDC for prepaid credit. Raises NotEnough, Reverted."""
     contracts = Contracts.of(deployment)
-    await _need(wallet, contracts.usdc, "USDC", amount, f"Get some with `freehold dev fund {wallet.name}`.")
-    await _approve(wallet, contracts.usdc, contracts.prepaid, amount)
-    whose = _address(beneficiary) if beneficiary else wallet.address
+    await need(wallet, contracts.usdc, "USDC", amount, _funded(wallet))
+    await approve(wallet, contracts.usdc, contracts.prepaid, amount)
+    whose = address_of(beneficiary) if beneficiary else wallet.address
     what = f"Depositing {shown(amount, 'USDC')}"
     receipt = await wallet.send(contracts.prepaid, "deposit", whose, amount, what=what)
-    said = _said(receipt, contracts.prepaid, "Deposited")
-    return DepositMade(*_done(receipt), amount=said["amount"], beneficiary=said["beneficiary"])
+    told = said(receipt, contracts.prepaid, "Deposited")
+    return DepositMade(*done(receipt), amount=told["amount"], beneficiary=told["beneficiary"])
 
 
 async def transfer(wallet: Wallet, deployment: Deployment, token: str, amount: int, to: str) -> Transferred:
@@ -334,22 +334,22 @@ async def transfer(wallet: Wallet, deployment: Deployment, token: str, amount: i
     tokens = {"HOLD": contracts.hold, "DIEM": contracts.diem, "USDC": contracts.usdc}
     if token not in tokens:
         raise InvalidRequest(reason=f"{token} can't be sent. HOLD, DIEM and USDC can.")
-    whom = _address(to)
-    mends = {"DIEM": f"Mint more with `freehold mint AMOUNT --from {wallet.name}`."}
-    mend = mends.get(token, f"Get some with `freehold dev fund {wallet.name}`.")
-    await _need(wallet, tokens[token], token, amount, mend)
+    whom = address_of(to)
+    mends = {"DIEM": f"Mint more with `freehold mint AMOUNT {wallet.option}`."}
+    mend = mends.get(token, _funded(wallet))
+    await need(wallet, tokens[token], token, amount, mend)
     receipt = await wallet.send(tokens[token], "transfer", whom, amount, what=f"Sending {shown(amount, token)}")
-    return Transferred(*_done(receipt), token=token, to=whom, amount=amount)
+    return Transferred(*done(receipt), token=token, to=whom, amount=amount)
 
 
 async def positions(rpc: Rpc, deployment: Deployment, address: str) -> Positions:
     """Everything that `address` has: balances by reading, stakes and requests from the logs of its own doings."""
     contracts = Contracts.of(deployment)
-    owner = _address(address)
+    owner = address_of(address)
     staking, vault = contracts.staking, contracts.vault
     block = await rpc.call("eth_getBlockByNumber", "latest", False)
     at = block["number"]
-    hold, staked, locks, diem, usdc = await _reads(
+    hold, staked, locks, diem, usdc = await reads(
         rpc,
         at,
         [
@@ -361,7 +361,7 @@ async def positions(rpc: Rpc, deployment: Deployment, address: str) -> Positions
         ],
     )
     places = await _staked_for(rpc, vault, deployment.from_block, at, owner)
-    amounts = await _reads(rpc, at, [(vault, "positionOf", (owner, *place)) for place in places])
+    amounts = await reads(rpc, at, [(vault, "positionOf", (owner, *place)) for place in places])
     stakes = [Stake(*place, amount) for place, amount in zip(places, amounts, strict=True) if amount]
     return Positions(
         address=owner,
@@ -385,7 +385,14 @@ def shown(amount: int, token: str) -> str:
     return f"{format_units(amount, decimals=DECIMALS[token])} {token}"
 
 
-async def _need(wallet: Wallet, token: Contract, symbol: str, amount: int, mend: str) -> None:
+def _funded(wallet: Wallet) -> str:
+    """Where HOLD and USDC come from, on the chain where they come from nowhere."""
+    who = wallet.name if isinstance(wallet, DevWallet) else wallet.address
+    return f"Get some with `freehold dev fund {who}`."
+
+
+async def need(wallet: Wallet, token: Contract, symbol: str, amount: int, mend: str) -> None:
+    """Raises NotEnough when the wallet has less of a token."""
     has = await wallet.read(token, "balanceOf", wallet.address)
     if has < amount:
         raise NotEnough(name=wallet.name, has=shown(has, symbol), needs=shown(amount, symbol), mend=mend)
@@ -397,16 +404,18 @@ async def _need_unlocked(wallet: Wallet, staking: Contract, amount: int, *, need
         raise NotEnough(name=wallet.name, has=f"{shown(unlocked, 'sHOLD')} unlocked", needs=needs, mend=mend)
 
 
-async def _approve(wallet: Wallet, token: Contract, spender: Contract, amount: int) -> None:
+async def approve(wallet: Wallet, token: Contract, spender: Contract, amount: int) -> None:
+    """Let `spender` take so much, when it may not yet."""
     if await wallet.read(token, "allowance", wallet.address, spender.address) < amount:
         await wallet.send(token, "approve", spender.address, amount, what=f"Approving {spender.name}")
 
 
-def _done(receipt: Receipt) -> tuple[str, int, int]:
+def done(receipt: Receipt) -> tuple[str, int, int]:
+    """Where and when it was mined, as every result begins."""
     return receipt.tx_hash, receipt.block_number, receipt.at_s
 
 
-def _said(receipt: Receipt, contract: Contract, event: str) -> dict[str, Any]:
+def said(receipt: Receipt, contract: Contract, event: str) -> dict[str, Any]:
     """The last `event` that `contract` logged."""
     for log in reversed(receipt.logs):
         found = contract.event(log) if log.address == contract.address else None
@@ -416,20 +425,20 @@ def _said(receipt: Receipt, contract: Contract, event: str) -> dict[str, Any]:
 
 
 def _minted(receipt: Receipt, staking: Contract) -> Minted:
-    said = _said(receipt, staking, "Minted")
+    told = said(receipt, staking, "Minted")
     return Minted(
-        *_done(receipt),
-        diem_out=said["diemOut"],
-        cost=said["cost"],
-        locked=said["locked"],
-        outstanding=said["outstanding"],
+        *done(receipt),
+        diem_out=told["diemOut"],
+        cost=told["cost"],
+        locked=told["locked"],
+        outstanding=told["outstanding"],
     )
 
 
 def _requested(receipt: Receipt, contract: Contract, token: str) -> UnstakeRequested:
-    said = _said(receipt, contract, "UnstakeRequested")
+    told = said(receipt, contract, "UnstakeRequested")
     return UnstakeRequested(
-        *_done(receipt), token=token, id=said["id"], amount=said["amount"], ready_at_s=said["readyAt"]
+        *done(receipt), token=token, id=told["id"], amount=told["amount"], ready_at_s=told["readyAt"]
     )
 
 
@@ -441,29 +450,31 @@ def _staked_in(deployment: Deployment, token: str) -> Contract:
     return places[token]
 
 
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
+    """In checksum form. Raises InvalidRequest."""
     if not is_address(text):
         raise InvalidRequest(reason=f"{text!r} is not an address: 0x and 40 hexadecimal digits.")
     return str(to_checksum_address(text))
 
 
-async def _reads(rpc: Rpc, at: str, reads: list[tuple[Contract, str, tuple[Any, ...]]]) -> list[Any]:
+async def reads(rpc: Rpc, at: str, asked: list[tuple[Contract, str, tuple[Any, ...]]]) -> list[Any]:
     """Results of many views at one block."""
     answers = await rpc.batch(
         [
             ("eth_call", [{"to": contract.address, "data": contract.call(function, *arguments)}, at])
-            for contract, function, arguments in reads
+            for contract, function, arguments in asked
         ]
     )
-    return [contract.result(function, answer) for (contract, function, _), answer in zip(reads, answers, strict=True)]
+    return [contract.result(function, answer) for (contract, function, _), answer in zip(asked, answers, strict=True)]
 
 
-async def _own(
-    rpc: Rpc, contract: Contract, events: tuple[str, ...], owner_topic: int, first: int, at: str, owner: str
+async def own_events(
+    rpc: Rpc, contract: Contract, events: tuple[str, ...], owner_topic: int | None, first: int, at: str, owner: str
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Name and arguments of the events whose indexed argument number `owner_topic` is `owner`."""
+    """Name and arguments of the events whose indexed argument number `owner_topic` is `owner`; None: of all of them."""
     topics: list[Any] = [[contract.topic(event) for event in events], None, None]
-    topics[owner_topic + 1] = "0x" + from_hex(owner).rjust(32, b"\0").hex()
+    if owner_topic is not None:
+        topics[owner_topic + 1] = "0x" + from_hex(owner).rjust(32, b"\0").hex()
     query = {"address": contract.address, "topics": topics, "fromBlock": hex(first), "toBlock": at}
     found = (contract.event(read_log(raw)) for raw in await rpc.call("eth_getLogs", query))
     return [event for event in found if event is not None]
@@ -472,16 +483,16 @@ async def _own(
 async def _staked_for(rpc: Rpc, vault: Contract, first: int, at: str, owner: str) -> list[tuple[str, str]]:
     """Every (operator, beneficiary) that `owner` may have a position for."""
     places: dict[tuple[str, str], None] = {}
-    for name, said in await _own(rpc, vault, ("Staked", "Redirected"), 0, first, at, owner):
+    for name, told in await own_events(rpc, vault, ("Staked", "Redirected"), 0, first, at, owner):
         operator, beneficiary = ("operator", "beneficiary") if name == "Staked" else ("newOperator", "newBeneficiary")
-        places[said[operator], said[beneficiary]] = None
+        places[told[operator], told[beneficiary]] = None
     return list(places)
 
 
 async def _requests(rpc: Rpc, contract: Contract, token: str, first: int, at: str, owner: str) -> list[Request]:
     """Requests to unstake that were neither cancelled nor withdrawn."""
     made = {}
-    for _, said in await _own(rpc, contract, ("UnstakeRequested",), 1, first, at, owner):
-        made[said["id"]] = Request(token, said["id"], said["amount"], said["readyAt"])
-    standing = await _reads(rpc, at, [(contract, "requestOf", (number,)) for number in made])
+    for _, told in await own_events(rpc, contract, ("UnstakeRequested",), 1, first, at, owner):
+        made[told["id"]] = Request(token, told["id"], told["amount"], told["readyAt"])
+    standing = await reads(rpc, at, [(contract, "requestOf", (number,)) for number in made])
     return [request for request, now in zip(made.values(), standing, strict=True) if int(now[0], 16)]

@@ -60,6 +60,11 @@ class Wallet(ABC):
         self.address = address
         self.timeout_s = timeout_s
 
+    @property
+    def option(self) -> str:
+        """How the command line is told of this wallet."""
+        return f"--from {self.name}"
+
     @abstractmethod
     async def sign(self, message: str) -> str:
         """EIP-191 signature of a text (personal_sign), as hex."""
