@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from freehold.cli.chainside import unlock, with_keystore
 from freehold.cli.output import Output, seconds_of, usd, when
 from freehold.cli.refusal import Refusal, ServerRefused
 from freehold.cli.session import OPERATOR_ACCOUNT, Session, acting, common, ended, items, segment
@@ -449,12 +450,17 @@ def _limits(models: tuple[str, ...], expires: str | None, limits: Mapping[str, s
 
 
 @click.command()
-@click.option("--from", "name", required=True, metavar="NAME", help="A wallet of the development chain, such as alice.")
-@common
-def login(session: Session, name: str) -> None:
+@click.option("--from", "name", metavar="NAME", help="A wallet of the development chain, such as alice.")
+@with_keystore
+def login(session: Session, name: str | None) -> None:
     """Sign in with a wallet (EIP-4361) and act as its account from now on."""
     from freehold.cli.signing import sign_in
 
+    if session.keystore is not None:
+        name = session.keystore.name
+        unlock(session)
+    if name is None:
+        raise click.UsageError("Say who signs in: --from NAME, such as --from alice, or --wallet FILE.")
     with session.out.busy(f"Signing in as {name} …"):
         made = sign_in(session, name)
     session.credentials.use(session.url, name)
@@ -480,8 +486,10 @@ def logout(session: Session, name: str | None) -> None:
     """End a login, on the server and here."""
     name = name or session.credentials.current(session.url)
     kept = session.logins().get(name) if name else None
-    if name is None or kept is None:
-        raise Refusal(f"{name or 'Nobody'} is not signed in here; see `freehold whoami`.")
+    if name is None:
+        raise Refusal(f"You are not signed in at {session.url}; `freehold login --from NAME` signs in.")
+    if kept is None:
+        raise Refusal(f"{name} is not signed in at {session.url}; `freehold whoami` tells who is.")
     try:
         session.client.bearing(kept.token).post("/v1/auth/logout")
     except ServerRefused as refused:

@@ -1,10 +1,13 @@
 """Commands that send a wallet's own transactions: stake, mint, burn, unstake, withdraw, redirect, deposit, transfer."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from freehold.cli import keystores
 from freehold.cli.output import Output, seconds_of, when
 from freehold.cli.refusal import Refusal
 from freehold.cli.session import OPERATOR_ACCOUNT, Session, common
@@ -15,14 +18,45 @@ def signing(command: Callable[..., Any]) -> Callable[..., Any]:
     """`common`, and the wallet that signs."""
     return click.option(
         "--from", "name", metavar="NAME", help="Whose wallet: alice, bob, … The login in use when left out."
-    )(common(command))
+    )(with_keystore(command))
+
+
+def with_keystore(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`common`, and a keystore file to sign with, which is kept in the session."""
+
+    @functools.wraps(command)
+    def run(
+        session: Session,
+        *args: Any,
+        wallet_file: str | None,
+        password_file: Path | None,
+        password_fd: int | None,
+        rpc_url: str | None,
+        **options: Any,
+    ) -> Any:
+        if wallet_file is not None:
+            if options.get("name") is not None:
+                raise click.UsageError("--from names a wallet of the development chain, --wallet a file: give one.")
+            session.keystore = keystores.find(session, wallet_file, keystores.Password(password_file, password_fd))
+        session.rpc_url = rpc_url
+        return command(session, *args, **options)
+
+    wallet_file = click.option(
+        "--wallet", "wallet_file", metavar="FILE", help="Sign with this keystore: a file, or a name of `wallet list`."
+    )
+    rpc_url = click.option(
+        "--rpc-url", metavar="URL", help="The chain's node; on the development chain the server's own."
+    )
+    return wallet_file(keystores.with_password(rpc_url(common(run))))
 
 
 def signer(session: Session, name: str | None) -> str:
     """The wallet's name that was given, or the login that is in use."""
+    if session.keystore is not None:
+        return session.keystore.name
     chosen = name or session.credentials.current(session.url)
     if not chosen or (name is None and chosen not in session.logins()):
-        raise click.UsageError("Say whose wallet it is with --from NAME, such as --from alice.")
+        raise click.UsageError("Say whose wallet it is: --from NAME, such as --from alice, or --wallet FILE.")
     return chosen
 
 
@@ -39,15 +73,22 @@ def beneficiary_option(what: str) -> Callable[[Callable[..., Any]], Callable[...
 cancel_option = click.option("--cancel", type=click.IntRange(min=0), metavar="ID", help="Cancel this request.")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @signing
-def wallet(session: Session, name: str | None) -> None:
-    """Show what a wallet has: tokens, stakes, locks, and what is on its way out."""
+@click.pass_context
+def wallet(ctx: click.Context, session: Session, name: str | None) -> None:
+    """Show what a wallet has: tokens, stakes, locks, and what is on its way out. Or keep keys in files."""
+    if ctx.invoked_subcommand is not None:
+        return
     wallets = Wallets(session)
     who = signer(session, name)
     with session.out.busy("Reading the chain …"):
         read = wallets.holdings(who)
     session.out.document(read, lambda out: draw_holdings(out, read))
+
+
+for _kept in (keystores.new, keystores.import_key, keystores.list_wallets, keystores.export_address):
+    wallet.add_command(_kept)
 
 
 def draw_holdings(out: Output, read: dict[str, Any]) -> None:
@@ -244,6 +285,7 @@ def transfer(session: Session, amount: str, token: str, to: str, name: str | Non
 
 def report(session: Session, verb: Callable[[], Done]) -> None:
     """Do a verb, wait until it is mined, and show what came of it."""
+    unlock(session)
     with session.out.busy("Waiting for the transaction to be mined …"):
         done = verb()
 
@@ -254,11 +296,17 @@ def report(session: Session, verb: Callable[[], Done]) -> None:
     session.out.document(done.document(), draw)
 
 
+def unlock(session: Session) -> None:
+    """Ask for a keystore's password, before anything is shown."""
+    if session.keystore is not None:
+        session.keystore.secret()
+
+
 def address_of(session: Session, wallets: Wallets, who: str, *, accounts: bool = True) -> str:
     """The address that `who` means: an address, a wallet's name, a login's or an account's name, or an account's id."""
     if who.startswith("0x"):
         return wallets.checked(who)
-    if who in wallets.names():
+    if wallets.has(who):
         return wallets.address(who)
     if accounts and who in session.logins():
         return wallets.checked(session.logins()[who].address)

@@ -77,9 +77,10 @@ class Client:
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """One request, its answer read whole. Raises ServerUnreachable, and ServerRefused for a status over 399."""
-        connection, response = self._send(method, path, body, query, "application/json")
+        connection, response = self._send(method, path, body, query, "application/json", headers)
         try:
             reply = Reply(response.status, _headers(response), self._read(response))
         finally:
@@ -135,8 +136,9 @@ class Client:
         body: Mapping[str, Any] | None,
         query: Mapping[str, object] | None,
         accept: str,
+        more: Mapping[str, str] | None = None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        headers = {"accept": accept, "user-agent": "freehold-cli"}
+        headers = {"accept": accept, "user-agent": "freehold-cli", **(more or {})}
         if self.token:
             headers["authorization"] = f"Bearer {self.token}"
         payload = None
@@ -187,4 +189,4 @@ def _refusal(reply: Reply) -> ServerRefused:
         return ServerRefused(
             reply.status, "unknown", f"The server refused with status {reply.status} and gave no reason; see its log."
         )
-    return ServerRefused(reply.status, str(error.get("code") or "unknown"), error["message"])
+    return ServerRefused(reply.status, str(error.get("code") or "unknown"), error["message"], reply.headers)

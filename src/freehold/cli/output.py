@@ -4,6 +4,7 @@ Results go to stdout, progress and remarks to stderr. rich honours NO_COLOR and 
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,9 @@ class Output:
     """One command's stdout and stderr."""
 
     def __init__(self, *, as_json: bool, plain_width: int = PLAIN_WIDTH) -> None:
-        """`plain_width`: columns of a table that goes into a pipe."""
+        """`plain_width`: columns of a table that goes into a pipe. Raises Refusal when stdout was closed (`>&-`)."""
+        if getattr(sys.stdout, "name", None) == os.devnull:  # closed by who started us: see freehold.cli.main
+            raise Refusal("Standard output is closed, so the result has nowhere to go; send it to a file or /dev/null.")
         self.as_json = as_json
         self._plain_width = plain_width
 

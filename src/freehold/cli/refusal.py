@@ -1,5 +1,6 @@
 """What the CLI refuses: one sentence with the mend, on stderr, exit code 1."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -17,10 +18,12 @@ class Refusal(click.ClickException):
 class ServerRefused(Refusal):
     """The server answered with an error of its own: its sentence is shown as it is."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """`headers`: of the answer, their names in lower case."""
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers or {}
 
 
 class ServerUnreachable(Refusal):

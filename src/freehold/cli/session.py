@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,9 @@ from freehold.cli.client import Client
 from freehold.cli.credentials import Credentials, Local, Login, config_folder
 from freehold.cli.output import Output
 from freehold.cli.refusal import Refusal, ServerRefused
+
+if TYPE_CHECKING:
+    from freehold.cli.keystores import Keystore
 
 OPERATOR_ACCOUNT = "default"
 """The name of the account that a server makes at its first start."""
@@ -49,6 +52,10 @@ class Session:
         self.credentials = credentials
         self.account_name = account
         self.api_key = api_key
+        self.keystore: Keystore | None = None
+        """The file of the wallet that signs, where one was given instead of a name."""
+        self.rpc_url: str | None = None
+        """The chain's node, where it was given."""
         self._url = url
         self._data = data
 

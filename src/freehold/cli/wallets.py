@@ -1,10 +1,10 @@
-"""The named wallets of the development chain, and their verbs, one transaction after the other.
+"""Wallets, by name on the development chain or from a keystore on any, and their verbs, one transaction after the other.
 
 The chain's own modules are loaded at the first use, because they take a while.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +12,10 @@ from freehold.cli.refusal import Refusal
 from freehold.cli.session import Session
 
 if TYPE_CHECKING:
+    from freehold.chain.model import Deployment
     from freehold.chain.rpc import Rpc
     from freehold.chain.verbs import Done as Mined
-    from freehold.chain.wallet import DevWallet
+    from freehold.chain.wallet import Wallet
 
 T = TypeVar("T")
 
@@ -27,6 +28,13 @@ _TOKENS = {
     "Redirected": {"amount": "DIEM"},
     "DepositMade": {"amount": "USDC"},
     "Funded": {"hold": "HOLD", "usdc": "USDC"},
+    "Split": {"amount": "DIEM"},
+    "Merged": {"amount": "DIEM"},
+    "Redeemed": {"amount": "DIEM"},
+    "Activated": {"amount": "DIEM", "today": "DIEM", "onward": "DIEM"},
+    "StripsRedirected": {"amount": "DIEM"},
+    "SeriesSent": {"amount": "DIEM"},
+    "Claimed": {"amount": "HOLD", "staked": "sHOLD"},
 }
 """Whose decimals a field has; the others name their token themselves."""
 
@@ -64,10 +72,12 @@ class Done:
 
     who: str
     result: Any
+    said: str = ""
+    """The sentence, where the verb's own command makes it."""
 
     def document(self) -> dict[str, Any]:
         """For --json: amounts as decimals, times as RFC 3339."""
-        from freehold.clock import rfc3339
+        from freehold.clock import Month, rfc3339
 
         kind = type(self.result).__name__
         tokens = dict(_TOKENS.get(kind, {}))
@@ -80,13 +90,15 @@ class Done:
                 found[field.name] = shown(value, tokens[field.name], unit=False)
             elif field.name.endswith("at_s"):
                 found[field.name.removesuffix("_s")] = rfc3339(value)
+            elif isinstance(value, Month):
+                found[field.name] = str(value)
             else:
                 found[field.name] = list(value) if isinstance(value, tuple) else value
         return found
 
     def sentence(self) -> str:
         """For people."""
-        return _sentence(self.who, self.result)
+        return self.said or _sentence(self.who, self.result)
 
     def where(self) -> str:
         """The transaction, and the block that it was mined in."""
@@ -94,21 +106,24 @@ class Done:
 
 
 class Wallets:
-    """Wallets by name. Refused where the server's chain isn't the development chain."""
+    """Wallets by name, on the development chain; and the session's keystore, on any."""
 
     def __init__(self, session: Session) -> None:
         from freehold.chain.model import DEV_CHAIN_ID, Deployment
 
         chain = session.client.get("/v1/chain")
         chain_id = int(chain["chain_id"])
-        if chain_id != DEV_CHAIN_ID or not chain.get("rpc_url"):
+        self._keystore = session.keystore
+        self._dev = chain_id == DEV_CHAIN_ID
+        if not self._dev and self._keystore is None:
             raise Refusal(
                 f"Wallets by name exist on the development chain ({DEV_CHAIN_ID}) only, and this server is on chain {chain_id}; "
-                "use your own wallet with the contracts that `freehold status` lists."
+                "use your own wallet with the contracts that `freehold status` lists, or a keystore with --wallet."
             )
+        self.chain_id = chain_id
         self.operator = str(chain["operator"])
         self.confirmations = int(chain["confirmations"])
-        self._rpc_url = str(chain["rpc_url"])
+        self._rpc_url = str(session.rpc_url or chain.get("rpc_url") or "")
         self._deployment = Deployment(
             chain_id=chain_id,
             contracts=dict(chain["contracts"]),
@@ -120,14 +135,23 @@ class Wallets:
 
     # who
 
+    def has(self, name: str) -> bool:
+        """Whether a wallet is called that."""
+        return (self._keystore is not None and name == self._keystore.name) or name in self.names()
+
     def names(self) -> list[str]:
-        return list(self._known())
+        return list(self._known()) if self._dev else []
 
     def address(self, name: str) -> str:
         """The wallet's address. Raises Refusal for a name that no wallet has."""
+        if self._keystore is not None and name == self._keystore.name:
+            return self._keystore.address()
         known = self._known()
         if name not in known:
-            raise Refusal(f"The development chain has no wallet {name!r}; it has {', '.join(known)}.")
+            raise Refusal(
+                f"The development chain has no wallet {name!r}; it has {', '.join(known)}. "
+                "A wallet in a file is named with --wallet."
+            )
         return known[name]
 
     def checked(self, address: str) -> str:
@@ -139,8 +163,12 @@ class Wallets:
         return str(to_checksum_address(address))
 
     def sign(self, name: str, text: str) -> str:
-        """EIP-191 signature of a text; the chain's node makes it."""
-        return self._as(name, lambda wallet: wallet.sign(text))
+        """EIP-191 signature of a text."""
+        return self._signed(name, lambda wallet: wallet.sign(text))
+
+    def sign_typed(self, name: str, data: Mapping[str, Any]) -> str:
+        """EIP-712 signature of typed data."""
+        return self._signed(name, lambda wallet: wallet.sign_typed(data))
 
     def _known(self) -> dict[str, str]:
         from freehold.chain.wallet import addresses
@@ -150,6 +178,11 @@ class Wallets:
         return self._addresses
 
     # what there is
+
+    @property
+    def usdc(self) -> str:
+        """Address of the chain's USDC."""
+        return str(self._deployment.contracts["usdc"])
 
     def time(self) -> int:
         """The newest block's time, unix seconds."""
@@ -209,7 +242,8 @@ class Wallets:
     def fund(self, name: str) -> Done:
         from freehold.chain.dev import fund
 
-        self.address(name)
+        if not name.startswith("0x"):
+            self.address(name)
         return Done(name, self._run(lambda rpc: fund(rpc, self._deployment, name)))
 
     def advance_day(self) -> int:
@@ -293,21 +327,68 @@ class Wallets:
 
         return self._do(name, lambda wallet: transfer(wallet, self._deployment, token, amount, to))
 
+    @property
+    def deployment(self) -> "Deployment":
+        return self._deployment
+
+    def look(self, work: "Callable[[Rpc], Awaitable[T]]") -> T:
+        """What a reading of the chain comes to."""
+        return self._run(work)
+
+    def do(self, name: str, verb: "Callable[[Wallet], Awaitable[Mined]]", said: "Callable[[Any], str]") -> Done:
+        """A verb of the wallet called `name`; `said` makes the sentence of its result."""
+        result = self._as(name, verb)
+        return Done(name, result, said(result))
+
     # how
 
-    def _do(self, name: str, verb: "Callable[[DevWallet], Awaitable[Mined]]") -> Done:
+    def _do(self, name: str, verb: "Callable[[Wallet], Awaitable[Mined]]") -> Done:
         return Done(name, self._as(name, verb))
 
-    def _as(self, name: str, work: "Callable[[DevWallet], Awaitable[T]]") -> T:
+    def _as(self, name: str, work: "Callable[[Wallet], Awaitable[T]]") -> T:
+        from freehold.chain.keywallet import KeyWallet
         from freehold.chain.wallet import DevWallet
 
+        keystore = self._keystore
+        secret = keystore.secret() if keystore is not None and name == keystore.name else None
+
         async def signed(rpc: "Rpc") -> T:
-            return await work(await DevWallet.open(rpc, name))
+            if secret is None:
+                return await work(await DevWallet.open(rpc, name))
+            await self._check_chain(rpc)
+            return await work(KeyWallet(rpc, secret, name=name))
 
         return self._run(signed)
 
+    def _signed(self, name: str, work: "Callable[[Wallet], Awaitable[T]]") -> T:
+        """As `_as`, but a keystore signs without asking any node."""
+        from freehold.chain.keywallet import KeyWallet
+        from freehold.chain.rpc import Rpc
+
+        if self._keystore is None or name != self._keystore.name:
+            return self._as(name, work)
+        secret = self._keystore.secret()
+
+        async def signed() -> T:
+            async with Rpc(self._rpc_url) as rpc:
+                return await work(KeyWallet(rpc, secret, name=name))
+
+        return asyncio.run(signed())
+
+    async def _check_chain(self, rpc: "Rpc") -> None:
+        """A transaction for one chain must not be signed for another."""
+        found = int(await rpc.call("eth_chainId"), 16)
+        if found != self._deployment.chain_id:
+            raise Refusal(
+                f"The node at {rpc.node} is on chain {found}, and this server is on chain {self._deployment.chain_id}; "
+                "name another with --rpc-url."
+            )
+
     def _run(self, work: "Callable[[Rpc], Awaitable[T]]") -> T:
         from freehold.chain.rpc import Rpc
+
+        if not self._rpc_url:
+            raise Refusal(f"Say which node of chain {self._deployment.chain_id} to use: --rpc-url URL.")
 
         async def connected() -> T:
             async with Rpc(self._rpc_url) as rpc:
