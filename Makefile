@@ -9,7 +9,7 @@ TESTS ?= tests
 SEEDS ?= 1000
 BIN := .venv/bin
 
-.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign laws
+.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign laws audit
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -36,6 +36,9 @@ bench: setup-dev  ## measure beside LiteLLM, Portkey and nginx; ARGS="--quick" t
 
 campaign: setup-dev  ## what the money path is judged by, in full: drains, killed workers, 10,000 cancelled streams; SEED=n draws anew
 	@CAMPAIGN=1 $(BIN)/python -m pytest -q --timeout=0 tests/scenarios/test_campaign.py
+
+audit: setup-dev  ## slither and Halmos over the contracts, in environments of their own; ARGS=slither or ARGS=halmos runs one
+	@$(BIN)/python scripts/audit.py $(ARGS)
 
 laws: setup-dev  ## the contracts' laws at length: SEEDS=10000 random histories of each machine, 100,000 draws of curve and burn
 	@HISTORIES=$(SEEDS) DRAWS=100000 PYTHONPATH=src exec $(BIN)/python -m pytest -q --durations=0 tests/contracts/test_*_machine.py \

@@ -36,7 +36,7 @@ library Curve {
         require(points[0].supply == 0 && points[0].rate >= LEAST_RATE, CurveStart(points[0].supply, points[0].rate));
         while (self.length > 0) self.pop();
         self.push(_word(0, points[0].rate, 0));
-        uint256 sum;
+        uint256 sum = 0;
         for (uint256 i = 1; i < points.length; ++i) {
             (uint256 supply, uint256 rate) = (points[i].supply, points[i].rate);
             (uint256 supply0, uint256 rate0) = (points[i - 1].supply, points[i - 1].rate);

@@ -42,7 +42,7 @@ contract EpochBook is Governed {
     mapping(uint256 day => bytes32) public totalsHashOf;
 
     event Published(uint256 indexed day, bytes32 root, Totals totals);
-    event PublisherChanged(address oldPublisher, address newPublisher);
+    event PublisherChanged(address indexed oldPublisher, address indexed newPublisher);
 
     error NotPublisher(address caller, address publisher);
     error NotNextDay(uint256 day, uint256 nextDay);

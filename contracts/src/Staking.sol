@@ -89,7 +89,7 @@ contract Staking is ERC20, Governed {
     event CommittedChanged(address indexed operator, uint256 oldAmount, uint256 newAmount, uint256 total);
     event Claimed(address indexed owner, uint256 amount, bool staked);
     event EmissionChanged(uint256 oldPerSecond, uint256 newPerSecond);
-    event TreasuryChanged(address oldTreasury, address newTreasury);
+    event TreasuryChanged(address indexed oldTreasury, address indexed newTreasury);
     event CurveChanged(uint256[] oldWords, uint256[] newWords);
 
     error ZeroAmount();

@@ -292,10 +292,10 @@ contract Strips is Multicall {
 
     function _createdSeries(uint256 month, bool isPrincipal) private returns (Strip token) {
         token = Strip(_addressOf(month, isPrincipal));
-        if (address(token).code.length == 0) {
-            Clones.cloneDeterministicWithImmutableArgs(address(IMPLEMENTATION), _args(month, isPrincipal), 0);
-            emit SeriesCreated(month, isPrincipal, address(token));
-        }
+        if (address(token).code.length > 0) return token;
+        bytes memory args = _args(month, isPrincipal);
+        token = Strip(Clones.cloneDeterministicWithImmutableArgs(address(IMPLEMENTATION), args, 0));
+        emit SeriesCreated(month, isPrincipal, address(token));
     }
 
     function _series(uint256 month, bool isPrincipal) private view returns (Strip token) {
