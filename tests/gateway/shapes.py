@@ -41,7 +41,7 @@ class Spoken:
     path: str
     limit: str
 
-    def body(self, model: str, text: str = "hello there", *, script: Any = None, **fields: Any) -> dict[str, Any]:
+    def body(self, model: str, text: str = "hello there", /, *, script: Any = None, **fields: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"model": model, **fields}
         if script is not None:
             body["metadata"] = {"freehold_script": json.dumps(script)}

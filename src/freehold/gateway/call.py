@@ -178,7 +178,10 @@ class Call:
             raise BadFrame("its answer is not JSON") from None
         if not isinstance(value, dict) or value.get("error") is not None:
             raise BadFrame("its answer is not what was asked for")
-        body = msgspec.json.encode(self._reader().whole(value))
+        try:
+            body = msgspec.json.encode(self._reader().whole(value))
+        except RecursionError:
+            raise BadFrame("its answer is nested too deeply") from None
         self._whole = True
         if self._kept is not None:
             self._kept.add(body)

@@ -5,7 +5,18 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.asking import OTHER_MAXIMUM, PAID, STATE, Ask, flag, lowered, may_store, model_of, read_object
+from freehold.gateway.asking import (
+    OTHER_MAXIMUM,
+    PAID,
+    STATE,
+    Ask,
+    flag,
+    lowered,
+    may_store,
+    model_of,
+    read_object,
+    too_deep,
+)
 from freehold.gateway.meter import Meter, StreamReader
 from freehold.gateway.shapes import chat
 from freehold.gateway.shapes.given import (
@@ -128,6 +139,13 @@ def native_body(native: dict[str, Any], model: Model, **fields: Any) -> bytes:
 
 def read_messages(body: dict[str, Any]) -> dict[str, Any]:
     """A request's checks, and the same as a chat. Raises InvalidRequest, UnsupportedParameter."""
+    try:
+        return _chat(body)
+    except RecursionError:
+        raise too_deep() from None
+
+
+def _chat(body: dict[str, Any]) -> dict[str, Any]:
     lowered(body, _READ)
     for name, why in REFUSED.items():
         if body.get(name) not in (None, False):

@@ -17,6 +17,7 @@ from freehold.gateway.asking import (
     may_store,
     model_of,
     read_object,
+    too_deep,
 )
 from freehold.gateway.meter import Meter, StreamReader
 from freehold.gateway.shapes import chat
@@ -121,7 +122,10 @@ class Responses:
         check_types(body, FIELDS)
         model = model_of(body)
         extra: list[int] = []
-        as_chat = _chat(body, extra)
+        try:
+            as_chat = _chat(body, extra)
+        except RecursionError:
+            raise too_deep() from None
         return Ask(
             kind=Kind.CHAT,
             body=as_chat,

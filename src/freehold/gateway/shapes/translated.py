@@ -55,7 +55,10 @@ class FromChat:
         return self.chat.chunk, leave
 
     def frame(self, seen: Any, /) -> bytes:
-        return self.writer.chunk(seen)
+        try:
+            return self.writer.chunk(seen)
+        except RecursionError:
+            raise BadFrame("it sent a frame that is nested too deeply") from None
 
     def cut(self, choices: int) -> bytes:
         return self.writer.cut(choices)
