@@ -1,6 +1,7 @@
 """JSON, whole or a line each: objects become the same columns of text that a table has."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,7 +13,9 @@ from freehold.planner.loaders.problems import UnreadableFile
 from freehold.planner.loaders.rows import RAW_LINE
 
 BATCH = 50_000
+_MOST_KINDS = 1_000
 _CHUNK = 4 << 20
+_SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 _LONGEST = 64 << 20
 """No single object is longer than this."""
 _LISTS = ("data", "lines", "results", "logs", "spend_logs", "rows")
@@ -44,12 +47,14 @@ def is_lines(head: str) -> bool:
 
 def from_lines(stream: IO[bytes]) -> Iterator[Row | NotAnObject]:
     """Each line's object, or what is wrong with the line."""
-    decode = msgspec.json.Decoder().decode
+    decode, flat = msgspec.json.Decoder().decode, Flat()
     for number, line in enumerate(stream, 1):
-        if not line.strip():
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.isspace() or not line:
             continue
         try:
-            value = decode(line.lstrip(b"\xef\xbb\xbf"))
+            value = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
             yield NotAnObject(number, line[:80].decode("utf-8", "replace").strip(), f"no JSON: {wrong}")
             continue
@@ -74,6 +79,7 @@ def from_document(stream: IO[bytes], name: str) -> Iterator[Row | NotAnObject]:
             )
     elif opened != "[":
         raise UnreadableFile(file=name, reason="it is no JSON list or object.")
+    flat = Flat()
     for line, value in scan.items():
         if isinstance(value, dict):
             for row in flat(value):
@@ -122,17 +128,26 @@ class _Scan:
 
     def items(self) -> Iterator[tuple[int, Any]]:
         """(line, value) of a list that was entered."""
-        char = self.next_char()
-        while char != "]":
-            self._at -= 1
+        if self.next_char() == "]":
+            return
+        self._at -= 1
+        go_on = _SEPARATOR.match
+        while True:
             line = self._line
             yield line, self.value()
+            found = go_on(self._text, self._at)
+            if found is not None and found.end() < len(self._text):  # the quick way: all of it is here
+                self._step(found.end() - self._at)
+                if found[1] == "]":
+                    return
+                continue
             char = self.next_char()
-            if char == ",":
-                char = self.next_char()
-            elif char != "]":
+            if char == "]":
+                return
+            if char != ",":
                 raise self._broken("the list doesn't go on" if char else "the file ends within the list")
-        self._drop()
+            self.next_char()
+            self._at -= 1
 
     def value(self) -> Any:
         while True:
@@ -176,33 +191,60 @@ class _Scan:
         return UnreadableFile(file=self._name, reason=f"no JSON at line {self._line}: {why}.")
 
 
-def flat(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """An object with plain names: what `usage` holds beside the rest, an amount's value and currency, a bucket's results."""
-    plain = {normal(name): each for name, each in value.items()}
-    usage, results = plain.get("usage"), plain.get("results")
-    if isinstance(usage, dict):
-        plain.update({normal(name): each for name, each in usage.items()})
-    amount = plain.get("amount")
-    if isinstance(amount, dict):
-        plain["amount_value"], plain["amount_currency"] = amount.get("value"), amount.get("currency")
-    if isinstance(results, list) and "start_time" in plain:
-        bucket = {"start_time": plain["start_time"], "end_time": plain.get("end_time")}
-        for each in results:
-            if isinstance(each, dict):
-                for inner in flat(each):
-                    yield {**bucket, **inner}
+_SPECIAL = frozenset({"usage", "amount", "results"})
+_Names = dict[tuple[str, ...], tuple[tuple[str, ...], bool, bool]]
+
+
+class Flat:
+    """Objects with plain names: what `usage` holds beside the rest, an amount's value and currency, a bucket's results.
+
+    What the names of a kind of object mean is kept, since rows are mostly alike.
+    """
+
+    def __init__(self) -> None:
+        self._seen: _Names = {}
+
+    def __call__(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        keys = tuple(value)
+        seen = self._seen.get(keys)
+        if seen is None:
+            names = tuple(map(normal, keys))
+            if len(self._seen) >= _MOST_KINDS:
+                self._seen.clear()
+            seen = self._seen[keys] = (names, names == keys, not _SPECIAL.isdisjoint(names))
+        names, same, special = seen
+        plain = value if same else dict(zip(names, value.values(), strict=True))
+        return self._parted(dict(plain)) if special else [plain]
+
+    def _parted(self, plain: dict[str, Any]) -> list[dict[str, Any]]:
+        usage, amount, results = plain.get("usage"), plain.get("amount"), plain.get("results")
+        if isinstance(usage, dict):
+            plain.update({normal(name): each for name, each in usage.items()})
+        if isinstance(amount, dict):
+            plain["amount_value"], plain["amount_currency"] = amount.get("value"), amount.get("currency")
+        if not isinstance(results, list) or "start_time" not in plain:
+            return [plain]
+        start = plain["start_time"]
         if not results:
-            yield {**bucket, "num_model_requests": 0}
-    else:
-        yield plain
+            return [{"start_time": start, "num_model_requests": 0}]
+        return [{"start_time": start, **row} for each in results if isinstance(each, dict) for row in self(each)]
 
 
 def texts(rows: list[Row], layout: Layout) -> pl.DataFrame:
     """Objects as columns of text, beside `RAW_LINE`; a name that an object lacks is empty."""
-    columns: dict[str, Any] = {
-        name: pl.Series([_text(row.get(name)) for _, row in rows], dtype=pl.String) for name in layout.used()
-    }
+    found = [row for _, row in rows]
+    columns = {name: _column([row.get(name) for row in found]) for name in layout.used()}
     return pl.DataFrame(columns).with_columns(pl.Series(RAW_LINE, [line for line, _ in rows], dtype=pl.Int64))
+
+
+def _column(values: list[Any]) -> pl.Series:
+    """Values of one name as texts; a whole column at once where all are of one simple kind."""
+    kinds = set(map(type, values))
+    if kinds <= {str, type(None)}:
+        return pl.Series(values, dtype=pl.String)
+    if kinds == {int} and max(map(abs, values)) < 2**62:
+        return pl.Series(values, dtype=pl.Int64).cast(pl.String)
+    return pl.Series([_text(value) for value in values], dtype=pl.String)
 
 
 def _text(value: Any) -> str:

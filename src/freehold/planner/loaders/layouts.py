@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from freehold.pricing.model import CACHED, CACHED_AUDIO, INPUTS, OUTPUTS
 
@@ -50,6 +51,7 @@ class Layout:
         return tuple(dict.fromkeys((*single, *self.inputs, *self.cached, *self.outputs)))
 
 
+@lru_cache(maxsize=1_024)
 def normal(name: str) -> str:
     """A column's name in lower case, with underscores for spaces and hyphens."""
     return re.sub(r"[\s\-.]+", "_", name.strip().strip("\ufeff").lower())
