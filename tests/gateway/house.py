@@ -13,11 +13,12 @@ from uuid import UUID
 
 import uvicorn
 from openai import AsyncOpenAI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from freehold.clock import Day, SystemClock
 from freehold.db import Connection, Database
-from freehold.gateway.asgi import App, Receive, Scope, Send, build
+from freehold.gateway.asgi import App, Exchange, Inference, Receive, Scope, Send
+from freehold.gateway.connection import Connection as ClientConnection
+from freehold.gateway.connection import Handler, speaking
 from freehold.gateway.door import Door
 from freehold.gateway.settings import DoorSettings
 from freehold.identity.identity import Identity
@@ -62,30 +63,48 @@ class OpenDays:
 
 
 class InFlight:
-    """An application that knows what it is answering."""
+    """An application, and inference routes before it, that know what they are answering."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, inference: Inference | None = None) -> None:
         self.left = asyncio.Event()
         """Set when the server has learned, and said, that a client left."""
         self.called = asyncio.Event()
         """Set by the first request."""
         self._app = app
+        self.inference = inference
         self._running: set[asyncio.Task[Any]] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._flight():
+            await self._app(scope, receive, send)
+
+    def route(self, path: str) -> Handler | None:
+        handler = None if self.inference is None else self.inference.route(path)
+        if handler is None:
+            return None
+
+        async def handle(exchange: Exchange) -> None:
+            with self._flight():
+                await handler(exchange)
+
+        return handle
+
+    @contextmanager
+    def _flight(self) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
+        task.add_done_callback(self._landed)
         self.called.set()
         self._quiet.clear()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._running.discard(task)
-            if not self._running:
-                self._quiet.set()
+        yield
+
+    def _landed(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not self._running:
+            self._quiet.set()
 
     async def quiet(self) -> None:
         """Wait until no request is being answered."""
@@ -97,10 +116,10 @@ class InFlight:
             task.cancel()
 
 
-def telling(left: asyncio.Event) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, which also says when a connection has ended."""
+def telling(left: asyncio.Event, inference: Inference) -> type[ClientConnection]:
+    """A worker's connections, which also say when one has ended."""
 
-    class Telling(HttpToolsProtocol):
+    class Telling(speaking(inference)):  # type: ignore[misc]
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             left.set()
@@ -274,10 +293,10 @@ async def worker(
         allowance=allowance,
         settings=settings,
     )
-    app = InFlight(build(door, _nothing_else))
+    app = InFlight(_nothing_else, door)
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
-        async with serve_on(app, left=app.left, send_buffer_bytes=send_buffer_bytes) as server:
+        async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as server:
             house.server, house.port, house.url = server, server.port, f"http://127.0.0.1:{server.port}/v1"
             yield house
             await house.close()
@@ -287,18 +306,18 @@ async def worker(
 
 
 @asynccontextmanager
-async def serve_on(
-    app: App, *, left: asyncio.Event | None = None, send_buffer_bytes: int | None = None
-) -> AsyncIterator[QuietServer]:
-    """`app` under uvicorn on a free port of loopback; the kernel keeps `send_buffer_bytes` for a slow client."""
+async def serve_on(app: InFlight, *, send_buffer_bytes: int | None = None) -> AsyncIterator[QuietServer]:
+    """`app` on a free port of loopback, as a worker serves it; without inference routes as any server would.
+
+    The kernel keeps `send_buffer_bytes` for a slow client.
+    """
     listener = socket.socket()
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     listener.bind(("127.0.0.1", 0))
     listener.listen(1_024)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", http=telling(left or asyncio.Event())
-    )
+    protocol = "httptools" if app.inference is None else telling(app.left, app)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", http=protocol)
     config.timeout_graceful_shutdown = 5
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

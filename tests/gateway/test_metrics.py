@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from freehold.db import Database
-from freehold.gateway.asgi import ClientLeft, Exchange
+from freehold.gateway.asgi import AsgiExchange, ClientLeft, Exchange
 from freehold.gateway.metrics import FAMILIES, Counted, CountedLedger, Metrics
 from freehold.ledger.model import FOREVER_S, HoldRequest, KeyLimits, Settlement, Source
 from freehold.metrics import Numbers, Worker, exposition
@@ -66,7 +66,7 @@ async def test_requests_are_counted_by_what_they_were_answered() -> None:
     async def ask(path: str) -> None:
         handler = counted.route(path)
         assert handler is not None
-        await handler(Exchange({"type": "http", "method": "GET", "path": path, "headers": []}, None, None))  # type: ignore[arg-type]
+        await handler(AsgiExchange({"type": "http", "method": "GET", "path": path, "headers": []}, None, None))  # type: ignore[arg-type]
 
     await ask("/v1/fine")
     await ask("/v1/models/one")

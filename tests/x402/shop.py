@@ -16,7 +16,7 @@ from eth_account import Account as Wallets
 from eth_account.signers.local import LocalAccount
 from tests.chain.lab import USDC, Anvil
 from tests.contracts.compiled import compiled
-from tests.gateway.house import prepare, serve_on
+from tests.gateway.house import InFlight, prepare, serve_on
 from x402.http.clients.httpx import x402HttpxClient
 from x402.http.x402_http_client import x402HTTPClient
 from x402.mechanisms.evm.exact import register_exact_evm_client
@@ -36,7 +36,6 @@ from freehold.clock import SystemClock
 from freehold.db import Database
 from freehold.gateway.account.application import build_account_app
 from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
-from freehold.gateway.asgi import build
 from freehold.gateway.door import Door
 from freehold.gateway.x402 import model
 from freehold.gateway.x402.facilitator import TOKEN, Facilitator
@@ -298,7 +297,7 @@ async def worker(
             settings=AccountSettings(),
             payments=payments if takes else None,
         )
-        server = await stack.enter_async_context(serve_on(build(door, build_account_app(services))))
+        server = await stack.enter_async_context(serve_on(InFlight(build_account_app(services), door)))
         made = Worker(f"http://127.0.0.1:{server.port}", database, ledger, identity, payments, scripted, allowance, rpc)
         shop.workers.append(made)
         yield made

@@ -41,7 +41,8 @@ from freehold.console.page import with_pages
 from freehold.db import Database
 from freehold.gateway.account.application import build_account_app
 from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
-from freehold.gateway.asgi import build
+from freehold.gateway.asgi import App, Inference
+from freehold.gateway.connection import speaking
 from freehold.gateway.door import Door
 from freehold.gateway.metrics import Counted, CountedLedger, Metrics
 from freehold.gateway.replay import Answers
@@ -105,8 +106,8 @@ RECURSION_LIMIT = 1_000
 
 
 @asynccontextmanager
-async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
-    """The application, with everything below it started; stops it at the end."""
+async def composed(plan: Plan) -> AsyncIterator[tuple[Inference, App, Door]]:
+    """The inference routes and the rest of the application, with everything below started; stops it at the end."""
     clock = SystemClock()
     deployment = plan.load_deployment()
     async with contextlib.AsyncExitStack() as stack:
@@ -168,7 +169,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Any, Door]]:
             reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
-        yield build(Counted(door, metrics), pages), door
+        yield Counted(door, metrics), pages, door
 
 
 def _payments(
@@ -216,10 +217,10 @@ class _Server(uvicorn.Server):
 async def serve(plan: Plan) -> None:
     """Serve until SIGTERM, SIGINT, or the supervisor's end."""
     listener = socket.socket(fileno=plan.socket)
-    async with composed(plan) as (application, door):
+    async with composed(plan) as (inference, rest, door):
         config = uvicorn.Config(
-            application,
-            http="httptools",
+            rest,
+            http=speaking(inference),
             lifespan="off",
             access_log=False,
             log_config=None,

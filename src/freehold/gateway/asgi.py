@@ -1,10 +1,11 @@
-"""One HTTP exchange of an inference route, on plain ASGI: bounded reading, patient sending, and who has left.
+"""One HTTP exchange: bounded reading, refusals, and what every answer carries; and the way that ASGI carries it.
 
-`build` puts the inference routes before the rest of the application.
+The inference routes' exchanges are carried by connections of their own (connection.py), the account API's by ASGI.
 """
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -35,13 +36,15 @@ class ClientLeft(Exception):
     """Nobody is there to answer."""
 
 
-class Exchange:
+class Exchange(ABC):
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, method: str, path: str, query: str, headers: Headers) -> None:
+        """`query` is what stands after the path's `?`; `headers` are the request's, their names in lower case."""
         self.id: UUID = uuid4()
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.method = method
+        self.path = path
+        self.query = query
         self.started = False
         """The response has begun: another one can't be sent."""
         self.gone = False
@@ -49,23 +52,17 @@ class Exchange:
         self.limits: Headers = []
         """The key's limits per minute, once they are known: they go with every answer."""
         self.left: Callable[[], None] | None = None
-        """Called once when the client leaves while it is watched."""
+        """Called once when the client leaves."""
         self.own: Headers = []
         """What goes with every answer of this route."""
         self.refusal: Callable[[Problem, str], dict[str, Any]] = _refusal
         """The body of a refusal, in the words of this route's API."""
         self.failed: Callable[[Problem], bytes] = _failed
         """What tells of a failure in a stream that has begun."""
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._unread = self.method == "POST"
-        self._watcher: asyncio.Task[None] | None = None
-        self._head: Message | None = None
-        # ASGI has no word for what a client has not accepted, nor for dropping it, and no cheap one for what is known
-        # already: uvicorn's own object has. With another server, or another uvicorn, ASGI's words are used.
-        self._server: Any = getattr(send, "__self__", None)
-        self._transport: Any = getattr(self._server, "transport", None)
+        self.alive = b""
+        """What may be sent between two parts of the body, and means nothing; empty where nothing may be."""
+        self._headers = dict(reversed(headers))  # the first of several counts
+        self._unread = method == "POST"
 
     @property
     def request_id(self) -> str:
@@ -74,15 +71,8 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """A request header, by its lower-case name."""
-        for key, value in self._scope["headers"]:
-            if key == name:
-                return str(value.decode("latin-1"))
-        return None
-
-    @property
-    def query(self) -> str:
-        """What stands after the path's `?`."""
-        return str(self._scope.get("query_string", b"").decode("latin-1"))
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def body(self, *, limit_bytes: int, patience_s: float) -> bytes:
         """The whole body. Raises RequestTooLarge as soon as it is known, RequestTimeout and ClientLeft."""
@@ -92,62 +82,22 @@ class Exchange:
         parts: list[bytes] = []
         size = 0
         while True:
-            try:
-                if self._all_came():
-                    message = await self._receive()
-                else:
-                    async with asyncio.timeout(patience_s):
-                        message = await self._receive()
-            except TimeoutError:
-                raise RequestTimeout(waited=f"{patience_s:g}") from None
-            if message["type"] == "http.disconnect":
-                self.gone = True
-                raise ClientLeft
-            part = message.get("body", b"")
+            part, more = await self._part(patience_s)
             size += len(part)
             if size > limit_bytes:
                 raise _too_large(limit_bytes, "is longer")
             parts.append(part)
-            if not message.get("more_body", False):
+            if not more:
                 self._unread = False
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def watch(self) -> None:
-        """From now on, learn when the client disconnects. The body must have been read."""
-        if isinstance(getattr(self._server, "message_event", None), asyncio.Event):
-            # uvicorn sets this event when the client has left: a task that waits for it costs each call 30 µs.
-            self._server.message_event = _Bell(self._look)
-            self._look()
-        else:
-            self._watcher = asyncio.get_running_loop().create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._leave()
-
-    def _look(self) -> None:
-        if self._server.disconnected:
-            self._leave()
-
-    def _leave(self) -> None:
-        if not self.gone:
-            self.gone = True
-            if self.left is not None:
-                self.left()
-
-    def unwatch(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
 
     def start(self, status: int, headers: Headers) -> None:
         """Begin the response; its head, with `x-request-id`, leaves with the first part of the body."""
         head = [(b"x-request-id", self.request_id.encode()), *self.own, *self.limits, *headers]
         if self._unread:
             head.append((b"connection", b"close"))
+        self._begin(status, head)
         self.started = True
-        self._head = {"type": "http.response.start", "status": status, "headers": head}
 
     async def write(self, data: bytes, *, patience_s: float) -> None:
         """Send a part of the body. Raises ClientLeft when not a byte of what waits is accepted for that long."""
@@ -161,51 +111,9 @@ class Exchange:
             data = b""
         await self._push(data, False, patience_s)
 
-    async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
-        try:
-            if not self._dropped():
-                await self._push_on(data, more, patience_s)
-                return
-        except RuntimeError:
-            if not self._dropped():
-                raise
-        # Of several requests that were sent at once, uvicorn tells only the last that the connection has ended.
-        self._server.disconnected = True
-        self._leave()
-        raise ClientLeft
-
-    async def _push_on(self, data: bytes, more: bool, patience_s: float) -> None:
-        if self._accepts():
-            await self._put_head()
-            if self._accepts():
-                await self._put(data, more)
-                return
-        while True:
-            waiting = self._waiting_bytes()
-            try:
-                async with asyncio.timeout(patience_s):
-                    await self._put_head()
-                    await self._put(data, more)
-                return
-            except TimeoutError:
-                # uvicorn waits before it writes, so nothing of this part was written, and it can be sent again.
-                if not 0 < self._waiting_bytes() < waiting:
-                    self.gone = True
-                    self._abort()
-                    raise ClientLeft from None
-
-    async def _put_head(self) -> None:
-        if self._head is not None:
-            await self._send(self._head)
-            self._head = None
-
-    async def _put(self, data: bytes, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-
     async def respond(self, status: int, body: bytes, headers: Headers, *, patience_s: float) -> None:
         """A whole JSON response."""
-        head = [*JSON, (b"content-length", str(len(body)).encode()), *headers]
-        self.start(status, head)
+        self.start(status, [*JSON, (b"content-length", b"%d" % len(body)), *headers])
         await self.end(body, patience_s=patience_s)
 
     async def refuse(self, problem: Problem, headers: Headers = FREE, *, patience_s: float = 30.0) -> None:
@@ -220,33 +128,60 @@ class Exchange:
         try:
             async with asyncio.timeout(LINGER_S):
                 while left > 0:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    part, more = await self._part(LINGER_S)
+                    if not more:
                         return
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
+                    left -= len(part)
+        except (TimeoutError, RequestTimeout, ClientLeft):
             return
 
-    def _all_came(self) -> bool:
-        """Whether the whole body certainly lies ready, so that reading it waits for nobody."""
-        return getattr(self._server, "more_body", None) is False
+    @abstractmethod
+    async def _part(self, patience_s: float) -> tuple[bytes, bool]:
+        """What has come of the body, and whether more follows. Raises RequestTimeout, ClientLeft."""
 
-    def _accepts(self) -> bool:
-        """Whether sending certainly waits for nobody: the transport has room."""
-        return getattr(getattr(self._server, "flow", None), "write_paused", None) is False
+    @abstractmethod
+    def _begin(self, status: int, headers: Headers) -> None:
+        """The head of the response, to be sent with the next part of the body."""
 
-    def _waiting_bytes(self) -> int:
-        """What was sent and the client has not accepted."""
-        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+    @abstractmethod
+    async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
+        """Send; `more` of the body follows. Raises ClientLeft."""
 
-    def _dropped(self) -> bool:
-        """Whether the connection has ended."""
-        return self._transport is not None and bool(self._transport.is_closing())
 
-    def _abort(self) -> None:
-        """Drop a connection whose client accepts nothing."""
-        if self._transport is not None:
-            self._transport.abort()
+class AsgiExchange(Exchange):
+    """Carried by an ASGI server."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope.get("query_string", b"").decode("latin-1")
+        super().__init__(scope["method"], scope["path"], query, list(scope["headers"]))
+        self._receive = receive
+        self._send = send
+        self._head: Message | None = None
+
+    async def _part(self, patience_s: float) -> tuple[bytes, bool]:
+        try:
+            async with asyncio.timeout(patience_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout(waited=f"{patience_s:g}") from None
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            raise ClientLeft
+        return message.get("body", b""), message.get("more_body", False)
+
+    def _begin(self, status: int, headers: Headers) -> None:
+        self._head = {"type": "http.response.start", "status": status, "headers": headers}
+
+    async def _push(self, data: bytes, more: bool, patience_s: float) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                if self._head is not None:
+                    head, self._head = self._head, None
+                    await self._send(head)
+                await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except TimeoutError:
+            self.gone = True
+            raise ClientLeft from None
 
 
 def _refusal(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -259,37 +194,12 @@ def _failed(problem: Problem) -> bytes:
     return b"data: " + msgspec.json.encode(error_body(problem)) + b"\n\n"
 
 
-class _Bell(asyncio.Event):
-    """An event that says so when it is set."""
-
-    def __init__(self, rung: Callable[[], None]) -> None:
-        super().__init__()
-        self._rung = rung
-
-    def set(self) -> None:
-        super().set()
-        self._rung()
-
-
 class Inference(Protocol):
     """The inference routes."""
 
     def route(self, path: str) -> Callable[[Exchange], Awaitable[None]] | None:
         """Who answers `path`; None leaves it to the rest of the application."""
         ...
-
-
-def build(door: Inference, rest: App) -> App:
-    """The whole application: inference routes first, because they are the hot path, then `rest` (also the lifespan)."""
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        handler = door.route(scope["path"]) if scope["type"] == "http" else None
-        if handler is None:
-            await rest(scope, receive, send)
-        else:
-            await answer(handler, Exchange(scope, receive, send))
-
-    return application
 
 
 async def answer(handler: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
@@ -307,8 +217,6 @@ async def answer(handler: Callable[[Exchange], Awaitable[None]], exchange: Excha
         # The last catch: a fault is logged with its request, and its details are never shown.
         log.exception("unexpected request_id=%s path=%s", exchange.request_id, exchange.path)
         await _last_word(exchange, ServerFault(request_id=exchange.request_id))
-    finally:
-        exchange.unwatch()
 
 
 async def _last_word(exchange: Exchange, problem: Problem) -> None:

@@ -55,7 +55,6 @@ async def serve(door: "Door", exchange: Exchange, shape: Shape) -> None:
     key = await known_key(door.identity, token)
     body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
     ask = shape.read(body)
-    exchange.watch()
     repeatable = Repeatable.of(exchange, body)
     try:
         admitted = await admit(door, exchange, token, key, ask, repeatable)
@@ -72,7 +71,6 @@ async def _serve_paid(door: "Door", exchange: Exchange, shape: Shape) -> None:
     settings = door.settings
     body = await exchange.body(limit_bytes=settings.body_limit_bytes, patience_s=settings.body_patience_s)
     ask = shape.read(body)
-    exchange.watch()
     admitted = await admit_paid(door, exchange, ask, body)
     if admitted is not None:
         call = Call(door, exchange, shape, ask, admitted)
@@ -259,6 +257,7 @@ class Call:
 
     def _begin(self) -> None:
         if not self._exchange.started:
+            self._exchange.alive = WAITING
             self._exchange.start(200, [*headers.STREAM, *headers.of_day(self._hold.day)])
 
     async def _send(self) -> Answer:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from freehold.db import LOST
-from freehold.gateway.asgi import App, ClientLeft, Exchange, Message, Receive, Scope, Send
+from freehold.gateway.asgi import App, AsgiExchange, ClientLeft, Message, Receive, Scope, Send
 from freehold.gateway.problems import MethodNotAllowed, ServerFault
 from freehold.problems import InvalidRequest, LedgerUnavailable, NotFound, Problem, error_body
 
@@ -113,7 +113,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = AsgiExchange(scope, receive, send)
         started = False
 
         async def marked(message: Message) -> None:
