@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.gateway.house import Customer, House, worker
 from tests.gateway.raw import CHAT, Response, ask
@@ -11,6 +12,7 @@ from freehold.db import Database
 from freehold.gateway.stepping import LEAST
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Hold
+from freehold.ledger.problems import DayUnopened
 from freehold.pricing.bounds import input_bound
 from freehold.problems import LedgerUnavailable
 from freehold.upstream.scripted import Script
@@ -33,6 +35,20 @@ class Growing(Ledger):
         found = await super().extend(hold, more_nano, tokens=tokens, day_unopened_ok=day_unopened_ok)
         GROWN.append(tokens)
         return found
+
+
+class DayBegins(Ledger):
+    """A new day begins under each call: today's allowance is asked for before its hold can grow."""
+
+    async def extend(self, hold: Hold, more_nano: int, *, tokens: int = 0, day_unopened_ok: bool = False) -> Hold:
+        raise DayUnopened
+
+
+class NoAllowance:
+    """The allowance, while the chain's tables can't be read."""
+
+    async def refresh(self, account_id: int) -> None:
+        raise asyncpg.LockNotAvailableError("somebody has it")
 
 
 GROWN: list[int] = []
@@ -63,6 +79,22 @@ def finish(answer: Response) -> list[str]:
 def usage(answer: Response) -> dict[str, Any]:
     (found,) = [chunk["usage"] for chunk in answer.chunks() if chunk.get("usage")]
     return dict(found)
+
+
+@pytest.mark.parametrize("chunks", [300, 3])
+async def test_a_hold_that_cannot_grow_for_whatever_reason_is_settled(prepared: Database, chunks: int) -> None:
+    async with worker(prepared, ledger_type=DayBegins) as house:
+        customer = await house.customer(prepaid="1")
+        await house.allowance.refresh(customer.account_id)
+        house.door.allowance = NoAllowance()
+        reported = {"usage": {"prompt_tokens": INPUT, "completion_tokens": 2_000}}
+        answer = await stream(house, customer, chunks, script=reported)
+        assert answer.text() == "x " * min(chunks, 256)
+        assert await house.held_nano(customer) == 0
+        (charge,) = await house.charges(customer)
+        assert charge.cost_nano + charge.absorbed_nano == (
+            INPUT * 1_000 + 256 * 2_000 if chunks == 300 else INPUT * 1_000 + 2_000 * 2_000
+        )
 
 
 async def test_what_is_held_doubles_as_the_stream_goes_on(growing: House) -> None:

@@ -55,6 +55,10 @@ class Steps:
             except Problem as refused:
                 log.info("a stream goes on to what is held for it: %s", refused)
                 break
+            except Exception:
+                # Whatever it was, what is held is held, and may be delivered.
+                log.exception("a stream goes on to what is held for it request_id=req_%s", self.hold.request_id.hex)
+                break
             else:
                 self.output += more
                 self._ended = self.output >= self._most
@@ -71,6 +75,9 @@ class Steps:
                 await self._hold_more(min(cost_nano, self._worst_nano(self._most)) - self.hold.amount_nano, 0)
             except Problem as refused:
                 log.info("what is above the hold stays the operator's: %s", refused)
+            except Exception:
+                # Whatever it was, the call is settled: its hold would stay open.
+                log.exception("what is above the hold stays the operator's request_id=req_%s", self.hold.request_id.hex)
         return self.hold
 
     async def _hold_more(self, added_nano: int, tokens: int) -> None:
