@@ -21,11 +21,12 @@ from freehold.gateway.account import (
     usage,
 )
 from freehold.gateway.account.services import AccountServices
+from freehold.gateway.shapes import described
 
 VERSION = "1"
-DESCRIPTION = """Accounts, keys, credit, usage and prices of a Freehold server.
+DESCRIPTION = """Model calls, and accounts, keys, credit, usage and prices of a Freehold server.
 
-Model calls are OpenAI's API on the same server, under `/v1`. Send `Authorization: Bearer …` with an API key, a session
+Model calls are OpenAI's and Anthropic's APIs: here stands what is read and checked of them; other fields pass. Send `Authorization: Bearer …` with an API key, a session
 or, for the operator, the admin token. Money is USD as exact decimal strings, each with a twin in nano-USD (10⁻⁹ USD);
 times are RFC 3339, UTC. Every refusal has OpenAI's shape: `{"error": {"message", "type", "code", "param"}}`.
 """
@@ -53,12 +54,13 @@ class _Api(FastAPI):
             operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
+        described.put_in(document)
         return document
 
 
 def _application() -> FastAPI:
     app = _Api(
-        title="Freehold account API",
+        title="Freehold API",
         version=VERSION,
         description=DESCRIPTION,
         docs_url=None,  # its pages load scripts from somebody else's server
