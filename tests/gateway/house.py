@@ -5,7 +5,7 @@ import itertools
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -274,6 +274,7 @@ async def worker(
     upstreams: Sequence[Upstream] = (),
     ledger_type: type[Ledger] = Ledger,
     send_buffer_bytes: int | None = None,
+    around: Callable[[Door], Any] | None = None,
 ) -> AsyncIterator[House]:
     """One worker, serving on a free port: what is given, or else the scripted models alone."""
     clock = SystemClock()
@@ -293,7 +294,7 @@ async def worker(
         allowance=allowance,
         settings=settings,
     )
-    app = InFlight(_nothing_else, door)
+    app = InFlight(_nothing_else, around(door) if around else door)
     house = House(database, ledger, identity, prices, scripted, allowance, door, app)
     try:
         async with serve_on(app, send_buffer_bytes=send_buffer_bytes) as server:

@@ -173,6 +173,7 @@ def plan(
         run=str(settings.data / "run"),
         supervisor=os.getpid(),
         answer_key=settings.answer_key or ensure_key(settings.data / "answers.key"),
+        otlp_endpoint=settings.otlp_endpoint,
         receipt_key=ensure_key(settings.data / RECEIPT_KEY),
         x402=settings.x402,
         x402_least=settings.x402_least,

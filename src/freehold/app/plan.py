@@ -41,6 +41,8 @@ class Plan:
     """Its process id."""
     answer_key: str | None = None
     """Of stored answers, in hexadecimal digits; None: one that ends with the worker."""
+    otlp_endpoint: str | None = None
+    """Where traces go; None: there are none."""
     receipt_key: str | None = None
     """Of the operator's receipts, in hexadecimal digits; None: they aren't signed."""
     x402: bool | None = None

@@ -220,6 +220,10 @@ class Settings:
         None, "Key that answers kept for an Idempotency-Key are sealed with; the same on every host of one database.",
         _answer_key, shown="`answers.key` in `data`",
     )  # fmt: skip
+    otlp_endpoint: str | None = _setting(
+        None, "A collector that traces of calls go to by OTLP over HTTP, such as http://127.0.0.1:4318; none: no traces.",
+        _url("http", "https"),
+    )  # fmt: skip
     log_level: str = _setting("info", "debug, info, warning or error.", _level)
     log_format: str = _setting(
         "text", "How the workers log: text, or json for one JSON object a line.", _choice("text", "json")
@@ -253,7 +257,9 @@ def load(
         except ValueError as wanted:
             shown = (
                 ""
-                if isinstance(value, Mapping | list) or "url" in name or name in ("upstreams", "answer_key")
+                if isinstance(value, Mapping | list)
+                or "url" in name
+                or name in ("upstreams", "answer_key", "otlp_endpoint")
                 else f", not {value!r}"
             )
             raise SettingsError(f"The setting {where} must be {wanted}{shown}.") from None

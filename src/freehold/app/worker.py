@@ -47,6 +47,7 @@ from freehold.gateway.door import Door
 from freehold.gateway.metrics import Counted, CountedLedger, Metrics
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
+from freehold.gateway.traces import Traced, Traces, provider_to
 from freehold.gateway.x402.facilitator import Facilitator
 from freehold.gateway.x402.payments import Payments
 from freehold.gateway.x402.settings import PaymentSettings
@@ -116,7 +117,8 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Inference, App, Door]]:
         rpc = await stack.enter_async_context(Rpc(plan.rpc_url))
         folder = Path(plan.metrics) if plan.metrics else None
         metrics = Metrics(Numbers.shared(folder) if folder else Numbers.private())
-        ledger = await stack.enter_async_context(CountedLedger(database, clock=clock, metrics=metrics))
+        ledger = CountedLedger(database, clock=clock, metrics=metrics)
+        await stack.enter_async_context(ledger)
         prices = Prices(database, in_force=ledger.price_version)
         await prices.refresh()
         parts = urlsplit(plan.public_url)
@@ -126,7 +128,10 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Inference, App, Door]]:
             settings=IdentitySettings(domain=parts.netloc, chain_id=deployment.chain_id, scheme=parts.scheme),
             contracts=ContractSignatures(rpc),
         )
-        catalogue = Catalogue(read_upstreams(plan.upstreams))
+        traces = _traces(plan, stack)
+        if traces is not None:
+            ledger.watch = traces.settled
+        catalogue = Catalogue(read_upstreams(plan.upstreams), around=traces.around if traces else None)
         stack.push_async_callback(catalogue.close)
         store = Store(database)
         allowance = Allowance(ledger, store, identity, deployment)
@@ -169,7 +174,17 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Inference, App, Door]]:
             reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
-        yield Counted(door, metrics), pages, door
+        counted = Counted(door, metrics)
+        yield counted if traces is None else Traced(counted, traces), pages, door
+
+
+def _traces(plan: Plan, stack: contextlib.AsyncExitStack) -> Traces | None:
+    """Where spans of calls go; None where traces are off."""
+    if plan.otlp_endpoint is None:
+        return None
+    provider = provider_to(plan.otlp_endpoint)
+    stack.push_async_callback(asyncio.to_thread, provider.shutdown)
+    return Traces(provider)
 
 
 def _payments(

@@ -114,6 +114,8 @@ class CountedLedger(Ledger):
 
     def __init__(self, *args: Any, metrics: Metrics, **named: Any) -> None:
         super().__init__(*args, **named)
+        self.watch: Callable[[Hold, Charge], None] | None = None
+        """Told of each charge."""
         self._metrics = metrics
         self._holds.watch = metrics.batched("hold")
         self._endings.watch = metrics.batched("end")
@@ -122,6 +124,8 @@ class CountedLedger(Ledger):
         began = time.perf_counter()
         charge = await super().settle(hold, settlement)
         self._metrics.settled(charge, time.perf_counter() - began)
+        if self.watch is not None:
+            self.watch(hold, charge)
         return charge
 
 

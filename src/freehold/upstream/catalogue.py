@@ -129,8 +129,16 @@ class UpstreamHealth:
 class Catalogue:
     """The models of all upstreams, in the order given."""
 
-    def __init__(self, upstreams: Iterable[Upstream], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        upstreams: Iterable[Upstream],
+        *,
+        clock: Clock | None = None,
+        around: Callable[[Upstream], Upstream] | None = None,
+    ) -> None:
+        """`around` wraps each upstream, now and when they are replaced."""
         self.clock = clock or SystemClock()
+        self._around = around
         self._standings: Sequence[Standing] = ()
         self._servings: Mapping[str, Serving] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -181,7 +189,7 @@ class Catalogue:
             await standing.upstream.close()
 
     def _take(self, upstreams: Iterable[Upstream]) -> None:
-        standings = tuple(Standing(upstream) for upstream in upstreams)
+        standings = tuple(Standing(self._around(upstream) if self._around else upstream) for upstream in upstreams)
         routes: dict[str, list[Route]] = {}
         for standing in standings:
             for model in standing.upstream.models.values():
