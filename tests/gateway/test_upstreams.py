@@ -95,14 +95,25 @@ async def test_after_failures_in_a_row_nobody_is_asked_and_the_refusal_says_when
 ) -> None:
     only = scripted("only", status=500, terms=Terms(failures=2, open_s=300))
     async with served_by(prepared, only) as house:
-        customer = await house.customer(prepaid="1")
-        answers = [await ask(house.port, CHAT, chat(), customer.token) for _ in range(3)]
+        customer, other = await house.customer(prepaid="1"), await house.customer(prepaid="1")
+        answers = [await ask(house.port, CHAT, chat(), caller.token) for caller in (customer, other, customer)]
         assert [answer.status for answer in answers] == [502, 502, 503]
         assert (answers[2].code(), len(only.seen)) == ("no_upstream", 2)
         assert 290 <= int(answers[2].headers["retry-after"]) <= 300
         assert house.door.catalogue.health()[0].state is State.OPEN
         assert await house.left_nano(customer) == 10**9
         assert await house.held_nano(customer) == 0
+
+
+async def test_one_accounts_calls_alone_close_an_upstream_to_nobody(prepared: Database) -> None:
+    """It may be its requests that the upstream stumbles over."""
+    only = scripted("only", terms=Terms(failures=2, open_s=300))
+    async with served_by(prepared, only) as house:
+        customer, other = await house.customer(prepaid="1"), await house.customer(prepaid="1")
+        for _ in range(4):
+            assert (await ask(house.port, CHAT, chat(script={"status": 500}), customer.token)).status == 502
+        assert house.door.catalogue.health()[0].state is State.CLOSED
+        assert (await ask(house.port, CHAT, chat(), other.token)).status == 200
 
 
 async def test_an_answer_that_breaks_off_counts_as_a_failure_too(prepared: Database) -> None:

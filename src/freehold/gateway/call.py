@@ -91,7 +91,13 @@ class Call:
         self._patience = Patience(exchange, deadline_s=self._settings.deadline_s, read_on_s=self._settings.read_on_s)
         self._problem: Problem | None = None
         """What ended the call before its answer was whole."""
-        self._forward = Forward(admitted.serving, ask.kind, door.catalogue.clock, most=self._settings.most_attempts)
+        self._forward = Forward(
+            admitted.serving,
+            ask.kind,
+            door.catalogue.clock,
+            account_id=self._hold.account_id,
+            most=self._settings.most_attempts,
+        )
         self._refused = False
         """The upstream certainly ran nothing."""
         self._failed = False

@@ -40,12 +40,14 @@ async def serve(door: "Door", exchange: Exchange) -> None:
         raise LedgerUnavailable(reason="the key is being changed")
     # The bound refuses what no call could be made of, such as images for a model that takes none.
     estimate = max(1, estimated_input(as_chat, image_tokens=serving.model.image_tokens))
-    counted = await _counted(door, exchange, serving, native)
+    counted = await _counted(door, exchange, key.account_id, serving, native)
     body = msgspec.json.encode({"input_tokens": estimate if counted is None else counted})
     await exchange.respond(200, body, [], patience_s=settings.send_patience_s)
 
 
-async def _counted(door: "Door", exchange: Exchange, serving: Serving, native: dict[str, object]) -> int | None:
+async def _counted(
+    door: "Door", exchange: Exchange, account_id: int, serving: Serving, native: dict[str, object]
+) -> int | None:
     """What an upstream counts; None when none speaks this shape, or doesn't answer."""
     if messages.NAME not in serving.model.shapes:
         return None
@@ -53,7 +55,8 @@ async def _counted(door: "Door", exchange: Exchange, serving: Serving, native: d
     def call(model: Model) -> UpstreamCall:
         return UpstreamCall(PATH, model, messages.native_body(native, model), False, exchange.request_id)
 
-    forward = Forward(serving, Kind.CHAT, door.catalogue.clock, most=door.settings.most_attempts)
+    most = door.settings.most_attempts
+    forward = Forward(serving, Kind.CHAT, door.catalogue.clock, account_id=account_id, most=most)
     try:
         answer = await forward.send(call, lambda: False)
         try:

@@ -24,13 +24,14 @@ OPERATORS = (401, 402, 403, 404)
 class Forward:
     """One call's way to an upstream."""
 
-    def __init__(self, serving: Serving, kind: Kind, clock: Clock, *, most: int) -> None:
+    def __init__(self, serving: Serving, kind: Kind, clock: Clock, *, account_id: int, most: int) -> None:
         """`most`: how many upstreams are asked at most."""
         self.route: Route | None = None
         """Who was asked last."""
         self._serving = serving
         self._kind = kind
         self._clock = clock
+        self._account_id = account_id
         self._most = most
         self._answering = False
         self._tried: list[Route] = []
@@ -63,7 +64,7 @@ class Forward:
                 if isinstance(error, refused.Refused):
                     raise
                 failure, outcome, again = error, "unreachable", isinstance(error, UpstreamUnreachable)
-                self._fail()
+                self._fail(connected=not again)
             if not again:
                 raise failure
             self._failed.append(Attempt(route.upstream.name, 0, outcome))
@@ -89,9 +90,9 @@ class Forward:
         cost_nano = last.model.cost_nano_up(input_tokens=input_tokens, output_tokens=output_tokens)
         return (*self._failed, Attempt(last.upstream.name, min(cost_nano, MAX_NANO), outcome))
 
-    def _fail(self) -> None:
+    def _fail(self, *, connected: bool = True) -> None:
         if self.route is not None:
-            self.route.standing.failed(self._clock.monotonic())
+            self.route.standing.failed(self._clock.monotonic(), self._account_id if connected else None)
 
     def _begin(self, route: Route, now_s: float) -> None:
         self.end(whole=False)

@@ -50,8 +50,9 @@ class Standing:
         """It did what was asked."""
         self.health = self.health.answered()
 
-    def failed(self, now_s: float) -> None:
-        self.health = self.health.failed(now_s, self.terms)
+    def failed(self, now_s: float, account_id: int | None) -> None:
+        """It didn't, by a call of this account; None: there was no connection."""
+        self.health = self.health.failed(now_s, self.terms, account_id)
 
     def end(self) -> None:
         """The call is over."""
