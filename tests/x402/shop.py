@@ -27,11 +27,12 @@ from freehold.app.jobs import run_jobs
 from freehold.chain.abi import Contract
 from freehold.chain.contracts import Contracts
 from freehold.chain.deploy import created_address, deploy_dev
+from freehold.chain.keywallet import KeyWallet
 from freehold.chain.model import Deployment
 from freehold.chain.reader import LogReader
 from freehold.chain.rpc import Rpc
 from freehold.chain.store import Store
-from freehold.chain.wallet import DevWallet, read
+from freehold.chain.wallet import DevWallet, Wallet, read
 from freehold.clock import SystemClock
 from freehold.db import Database
 from freehold.gateway.account.application import build_account_app
@@ -239,9 +240,17 @@ class Shop:
 
 @asynccontextmanager
 async def worker(
-    shop: Shop, *, settings: PaymentSettings | None = None, jobs: bool = True, takes: bool = True
+    shop: Shop,
+    *,
+    settings: PaymentSettings | None = None,
+    jobs: bool = True,
+    takes: bool = True,
+    key: bytes | None = None,
 ) -> AsyncIterator[Worker]:
-    """A worker on a free port; `jobs` False leaves the chain to others, `takes` False takes no payments."""
+    """A worker on a free port; `jobs` False leaves the chain to others, `takes` False takes no payments.
+
+    `key`: of the wallet that carries payments to the chain, instead of the node's own.
+    """
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         database = await Database.connect(shop.database_url, max_size=10)
@@ -257,8 +266,8 @@ async def worker(
         catalogue = Catalogue([scripted])
         allowance = Allowance(ledger, Store(database), identity, shop.deployment)
 
-        async def sender() -> DevWallet:
-            return await DevWallet.open(rpc, "operator")
+        async def sender() -> Wallet:
+            return KeyWallet(rpc, key) if key else await DevWallet.open(rpc, "operator")
 
         payments = Payments(
             database,

@@ -202,3 +202,50 @@ async def test_the_operator_sets_the_least_that_is_asked(empty_shop: Shop, datab
     ):
         asked = await http.post(CHAT, json={**ASKED, "max_tokens": 1})
     assert f"{least / USD:g} USDC" in asked.json()["error"]["message"]
+
+
+async def test_an_operators_own_key_carries_payments_of_two_workers_at_once(empty_shop: Shop) -> None:
+    operator = await empty_shop.wallet(usdc=0)
+    await empty_shop.anvil.rpc.call("anvil_setBalance", operator.address, hex(10**18))
+    key = bytes(operator.key)
+    async with worker(empty_shop, key=key) as first, worker(empty_shop, key=key, jobs=False) as second:
+        wallets = [await empty_shop.wallet() for _ in range(6)]
+        headers = [await empty_shop.header(await empty_shop.signed(wallet, 5_000)) for wallet in wallets]
+        async with httpx.AsyncClient(timeout=60) as http:
+            answers = await asyncio.gather(
+                *(
+                    http.post(f"{(first, second)[number % 2].url}{CHAT}", json=dict(ASKED), headers=header)
+                    for number, header in enumerate(headers)
+                )
+            )
+        assert [answer.status_code for answer in answers] == [200] * 6, answers[0].text
+        count = await empty_shop.anvil.rpc.call("eth_getTransactionCount", operator.address, "latest")
+        assert int(count, 16) == 6
+        await empty_shop.close_books()
+
+
+async def test_an_operator_who_cant_pay_the_gas_serves_nothing(empty_shop: Shop) -> None:
+    operator = await empty_shop.wallet(usdc=0)
+    async with worker(empty_shop, key=bytes(operator.key), jobs=False):
+        wallet = await empty_shop.wallet()
+        header = await empty_shop.header(await empty_shop.signed(wallet, 5_000))
+        async with httpx.AsyncClient(base_url=empty_shop.url, timeout=60) as http:
+            answer = await http.post(CHAT, json=dict(ASKED), headers=header)
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "payments_unavailable"
+        assert operator.address not in answer.text
+        assert await empty_shop.credit_of(wallet) == 0 and await empty_shop.charges_of(wallet) == []
+
+
+async def test_a_payment_that_was_refused_is_credited_when_its_transfer_comes_all_the_same(shop: Shop) -> None:
+    wallet = await shop.wallet()
+    signed = await shop.signed(wallet, 7_000)
+    await shop.stop_mining()
+    claim = await claimed(shop, signed)
+    await Store(shop.database).give_up(claim.key)
+    await shop.worker.payments.follow()
+    assert await shop.state_of(claim.key) == "open"
+    shop.go_on_mining()
+    await shop.carry_out(signed)
+    await until(shop, claim, "credited")
+    assert await shop.credit_of(wallet) == 7_000_000
+    await shop.close_books()

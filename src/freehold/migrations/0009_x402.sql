@@ -17,6 +17,7 @@ create table x402_payment (
     from_block bigint not null,              -- it was not used before this block
     claimed_at timestamptz not null default clock_timestamp(),
     sent_at timestamptz,                     -- when a worker last sent it to the chain
+    given_up boolean not null default false, -- it was refused, and is only watched: others may carry it out
     tx_hash text,                            -- where it was last sent, or has landed
     landed_block bigint,
     landed_hash text,                        -- of that block

@@ -5,18 +5,18 @@ next worker goes on from. It is credited in one transaction with its claim's new
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import asyncpg
 
+from freehold.chain.problems import NodeUnavailable, RpcError, WalletRefused
 from freehold.clock import Clock
 from freehold.db import Connection, Database
 from freehold.gateway.x402.facilitator import Facilitator, Landing, Seen
 from freehold.gateway.x402.model import LEAST_LEFT_S, Payment, Settled, Terms, Unacceptable, check
-from freehold.gateway.x402.problems import PaymentPending, PaymentReused
+from freehold.gateway.x402.problems import PaymentPending, PaymentReused, PaymentsUnavailable
 from freehold.gateway.x402.settings import PaymentSettings
 from freehold.gateway.x402.store import Claim, Key, Store
 from freehold.identity.model import Account
@@ -100,7 +100,7 @@ class Payments:
         `account_id`: whom it funds, else the payer's own account, which is made with it.
 
         Raises Unacceptable for a payment that isn't taken; PaymentReused for one that was made for something else;
-        PaymentPending when it isn't confirmed in time (it is followed all the same); NodeUnavailable.
+        PaymentsUnavailable when the operator's wallet can't carry it to the chain; PaymentPending when it isn't confirmed in time (it is followed all the same); NodeUnavailable.
         """
         terms = await self.terms()
         signed = payment.authorization
@@ -157,13 +157,23 @@ class Payments:
             await asyncio.sleep(FOLLOW_S)
 
     async def follow(self) -> None:
-        """Go on with every payment that nobody waits for any more, and see that credited ones still stand."""
+        """Go on with every payment that nobody waits for any more, and see that credited ones still stand.
+
+        Raises the first Problem, when every payment had its turn.
+        """
+        problems: list[Problem] = []
         for claim in await self._store.to_follow(FOLLOW_MOST):
-            with contextlib.suppress(Unacceptable):
+            try:
                 if claim.state == "open":
                     await self._pursue(claim)
                 else:
                     await self._stand(claim)
+            except Unacceptable as why:
+                log.info("a payment lapsed tx=%s: %s", claim.tx_hash, why)
+            except Problem as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
 
     # ---- one payment
 
@@ -182,8 +192,14 @@ class Payments:
 
     async def _pursue_to_the_end(self, claim: Claim) -> Claim:
         async with asyncio.timeout(self.settings.patience_s):
+            said = ""
             while True:
-                claim = await self._pursue(claim)
+                try:
+                    claim = await self._pursue(claim)
+                except (NodeUnavailable, RpcError) as away:  # it was claimed, so it is gone on with
+                    if str(away) != said:
+                        log.warning("a payment waits for the chain: %s", away)
+                    said = str(away)
                 if claim.state != "open":
                     return claim
                 await asyncio.sleep(self.settings.look_s)
@@ -214,7 +230,9 @@ class Payments:
             raise Unacceptable("its nonce was used for another transfer, or cancelled, on the chain")
 
     async def _submit(self, claim: Claim, seen: Seen) -> None:
-        """Send it, unless somebody has just done so."""
+        """Send it, unless somebody has just done so. Raises Unacceptable when it is refused, and then for good."""
+        if claim.given_up:
+            raise Unacceptable("it was refused before; make a new payment")
         if seen.head.time_s + LEAST_LEFT_S > claim.signed.valid_before:
             return
         if seen.reverted:
@@ -222,9 +240,20 @@ class Payments:
         if not await self._store.lease(claim.key, self.settings.again_s):
             return
         try:
-            tx_hash = await self._chain.submit(claim.signed)
-        except (Unacceptable, Problem):
-            await self._store.unsent(claim.key, claim.tx_hash if not seen.reverted else None)
+            async with self._store.sending():
+                tx_hash = await self._chain.submit(claim.signed)
+        except Unacceptable:
+            await self._store.unsent(claim.key, None if seen.reverted else claim.tx_hash)
+            if (await self._look(claim)).used:
+                return  # somebody was faster: what came of that is seen at the next look
+            await self._store.give_up(claim.key)
+            raise
+        except WalletRefused as refused:
+            log.error("payments can't be carried to the chain: %s", refused)
+            await self._store.give_up(claim.key)
+            raise PaymentsUnavailable from refused
+        except Problem:
+            await self._store.unsent(claim.key, None if seen.reverted else claim.tx_hash)
             raise
         await self._store.sent(claim.key, tx_hash)
 

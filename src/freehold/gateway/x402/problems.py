@@ -47,6 +47,15 @@ class PaymentPending(Problem):
     type = "server_error"
 
 
+class PaymentsUnavailable(Problem):
+    """This server can't carry payments to the chain now; nothing was taken. Tell its operator, or send an API key."""
+
+    status = 503
+    code = "payments_unavailable"
+    type = "server_error"
+    retry = False
+
+
 class PaymentReused(Problem):
     """This payment was made for another request. What is left of it is credit of the account that it funded: sign in with the wallet {payer}, or make a new payment."""
 

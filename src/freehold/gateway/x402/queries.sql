@@ -16,16 +16,23 @@ where chain_id = $1 and token = $2 and payer = $3 and nonce = $4 for update;
 -- Who gets the row sends it; nobody else does for a while.
 update x402_payment set sent_at = clock_timestamp()
 where chain_id = $1 and token = $2 and payer = $3 and nonce = $4
-  and (sent_at is null or sent_at < clock_timestamp() - $5::float8 * interval '1 second')
+  and not given_up and (sent_at is null or sent_at < clock_timestamp() - $5::float8 * interval '1 second')
 returning position;
+
+-- name: sending
+select pg_advisory_xact_lock(hashtextextended('freehold-x402-sending', 0));
 
 -- name: sent
 update x402_payment set tx_hash = $5 where chain_id = $1 and token = $2 and payer = $3 and nonce = $4;
 
 -- name: unsent
--- May be sent again at once: the transaction $5 did nothing, or there is none.
+-- May be sent again at once: the transaction $5 did nothing.
 update x402_payment set sent_at = null, tx_hash = null
 where chain_id = $1 and token = $2 and payer = $3 and nonce = $4 and tx_hash is not distinct from $5;
+
+-- name: give_up
+update x402_payment set given_up = true
+where chain_id = $1 and token = $2 and payer = $3 and nonce = $4 and state = 'open';
 
 -- name: credit
 update x402_payment

@@ -1,6 +1,7 @@
 """Payments in the database: what was claimed, sent and credited."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ class Claim:
     account_id: int | None
     state: str
     from_block: int
-    sent: bool
+    given_up: bool
+    """It was refused, and is only watched."""
     tx_hash: str | None
     landed_block: int | None
     landed_hash: str | None
@@ -67,11 +69,22 @@ class Store:
         """Whether the caller is to send it; nobody else may for `again_s`."""
         return await self._database.fetchval(_SQL["lease"], *key, again_s) is not None
 
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """One at a time, over all workers: a wallet's transactions are numbered."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_SQL["sending"])
+            yield
+
     async def sent(self, key: Key, tx_hash: str) -> None:
         await self._database.execute(_SQL["sent"], *key, tx_hash)
 
     async def unsent(self, key: Key, tx_hash: str | None) -> None:
         await self._database.execute(_SQL["unsent"], *key, tx_hash)
+
+    async def give_up(self, key: Key) -> None:
+        """Send it no more. It is watched until it lapses, for others may know it, and carry it out."""
+        await self._database.execute(_SQL["give_up"], *key)
 
     async def credit(self, conn: Connection, key: Key, account_id: int, landing: Landing) -> Claim:
         where = (landing.tx_hash, landing.block_number, landing.block_hash)
@@ -108,7 +121,7 @@ def _claim(row: Mapping[str, Any]) -> Claim:
         account_id=row["account_id"],
         state=row["state"],
         from_block=row["from_block"],
-        sent=row["sent_at"] is not None,
+        given_up=row["given_up"],
         tx_hash=row["tx_hash"],
         landed_block=row["landed_block"],
         landed_hash=row["landed_hash"],
