@@ -116,6 +116,16 @@ class Contract:
         values = _decode(f"{self.name}.{found.text}", found.outputs, raw)
         return None if not values else values[0] if len(values) == 1 else values
 
+    def calling(self, data: bytes) -> tuple[str, dict[str, Any]] | None:
+        """Name and arguments of call data; None when it calls none of this ABI's functions."""
+        for group in self._functions.values():
+            for found in group:
+                if found.selector == data[:4]:
+                    values = _decode(f"{self.name}.{found.text}", found.inputs, data[4:])
+                    names = [item["name"] for item in found.inputs]
+                    return found.name, dict(zip(names, values, strict=True))
+        return None
+
     def constructor(self, *arguments: Any) -> bytes:
         """Encoded constructor arguments, to go behind the bytecode."""
         inputs: tuple[Mapping[str, Any], ...] = ()

@@ -64,6 +64,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "UnknownOperator": ("{operator} is not a registered operator",),
     "NotTransferable": ("sHOLD can't be transferred",),
     "NotTimelock": ("only the timelock may do that",),
+    "AccessControlUnauthorizedAccount": ("{account} has no such right at the timelock",),
+    "TimelockInsufficientDelay": ("a delay of {delay} s is shorter than the timelock's {minDelay} s",),
     "ZeroAmount": ("the amount is zero",),
     "ZeroAddress": ("an address is zero",),
     "ERC20InsufficientBalance": ("{sender} has less than is needed ({balance} of {needed} base units)",),

@@ -8,7 +8,9 @@ from freehold.cli import (
     account,
     calling,
     chainside,
+    dated,
     development,
+    governing,
     members,
     operating,
     paying,
@@ -50,9 +52,11 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             chainside.deposit,
             paying.top_up,
             chainside.transfer,
+            dated.strips,
+            dated.claim,
         ),
     ),
-    ("Operate", (operating.accounts, operating.grant, operating.books, serving.reload)),
+    ("Operate", (operating.accounts, operating.grant, operating.books, governing.governance, serving.reload)),
     ("Development chain", (development.dev,)),
 )
 
