@@ -296,6 +296,23 @@ async def test_a_worker_killed_under_load_loses_and_doubles_nothing(bench: Bench
     assert (await bench.available() + charged, await bench.held()) == (10_000_000, 0)
 
 
+async def test_a_hold_that_its_worker_forgot_is_given_back_an_hour_after_its_deadline(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    late = await bench.hold(300)
+    other = await bench.hold(200)
+    await bench.database.execute(
+        "update ledger.holds set deadline_at = clock_timestamp() - case when request_id = $1 then interval '61 min'"
+        " else interval '59 min' end",
+        late.request_id,
+    )
+    assert await bench.ledger.sweep() == 1
+    assert await bench.available() == 800
+    swept = await bench.ledger.charge(bench.account_id, late.request_id)
+    assert (swept.cost_nano, swept.absorbed_nano, swept.outcome) == (0, 300, "unsettled")
+    assert (await bench.settle(other, 50)).cost_nano == 50
+    assert await bench.ledger.check() == []
+
+
 async def test_a_lapsed_worker_that_comes_back_settles_nothing(bench: Bench) -> None:
     await bench.prepaid(1_000)
     async with Ledger(bench.database) as sleeper:

@@ -112,6 +112,27 @@ async def test_a_day_that_comes_again_still_knows_what_it_used_and_holds(bench: 
     await bench.settle(open_one, 20)
 
 
+async def test_what_a_day_used_before_its_first_block_counts_in_it(bench: Bench) -> None:
+    """The chain stalls, its day begins by the wall clock, and the next block is of the day before."""
+    await bench.prepaid(10_000)
+    await bench.put_key(version=1, day_cap_nano=100, month_cap_nano=120)
+    month = Month.of(NOON)
+    await bench.ledger.set_time(month.end_s - 200, opened_day=0)
+    await bench.database.execute("update ledger.clock set refreshed_at = clock_timestamp() - interval '300 s'")
+    early = await bench.hold(80)
+    await bench.ledger.set_time(month.end_s - 100, opened_day=0)
+    charge = await bench.settle(early, 80)
+    assert (charge.day, charge.at_s) == (Month.of(NOON).next().first.number, month.end_s - 100)
+    await bench.settle(await bench.hold(10), 10)
+    await bench.ledger.set_time(month.end_s + 1, opened_day=0)
+    with pytest.raises(KeyLimitReached, match="daily"):
+        await bench.hold(21)
+    await bench.settle(await bench.hold(20), 20)
+    await bench.ledger.set_time(month.end_s + 86_400, opened_day=0)
+    with pytest.raises(KeyLimitReached, match="monthly"):
+        await bench.hold(21)
+
+
 async def test_a_monthly_limit_counts_every_day_of_the_month_and_says_when_it_resets(bench: Bench) -> None:
     await bench.prepaid(10_000)
     await bench.put_key(version=1, month_cap_nano=100)
