@@ -3,10 +3,22 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
+from genai_prices import Usage
+from genai_prices.data_snapshot import get_snapshot
+
 from freehold.pricing.book import check
-from freehold.pricing.model import Price
+from freehold.pricing.model import Price, cost_of_nano_up
 from freehold.pricing.problems import PriceNotSet
-from freehold.pricing.seed import DEMO_PRICES, SCRIPTED_PRICES, Offered, first_prices, nano_per_million_up, published
+from freehold.pricing.seed import (
+    DEMO_PRICES,
+    SCRIPTED_PRICES,
+    Offered,
+    _price,
+    first_prices,
+    nano_per_million_up,
+    published,
+)
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 NIGHT = datetime(2025, 6, 1, 17, tzinfo=UTC)
@@ -64,6 +76,7 @@ def test_a_price_that_depends_on_the_time_of_day_is_taken_at_its_dearest() -> No
     same_by_day = published(Offered("d", "deepseek-chat", 64_000, "https://api.deepseek.com"), at=NOON)
     assert cheap_at_night is not None
     assert cheap_at_night == same_by_day
+    assert cheap_at_night.of("input") == 270_000_000
 
 
 def test_decimals_stay_exact_and_what_is_finer_than_a_nano_is_rounded_up() -> None:
@@ -77,3 +90,23 @@ def test_a_model_without_a_price_is_refused_with_the_way_to_set_one() -> None:
     problem = PriceNotSet(model="mine")
     assert problem.status == 404
     assert "PUT /v1/admin/prices/mine" in problem.message
+
+
+@pytest.mark.parametrize("prompt", [1_000, 150_000, 300_000])
+def test_every_published_price_costs_what_the_packages_own_calculator_says(prompt: int) -> None:
+    """To the nano-USD, and what rates of more than nine places add when each is rounded up."""
+    cached, written, output = prompt // 3, prompt // 5, 777
+    used = Usage(input_tokens=prompt, cache_read_tokens=cached, cache_write_tokens=written, output_tokens=output)
+    compared = 0
+    for provider in get_snapshot().providers:
+        for info in provider.models:
+            stated = info.get_prices(AT)
+            price = _price(Offered(info.id, info.id, 10**9), [vars(stated)], "")
+            if price is None:
+                continue
+            usage = {"input": prompt - cached - written, "cached_input": cached, "cache_write": written}
+            usage["output"] = output if vars(stated).get("output_mtok") is not None else 0
+            more = cost_of_nano_up(price, usage) - stated.calc_price(used)["total_price"] * 10**9
+            assert 0 <= more < 1 + Decimal(prompt + output) / 10**6, (provider.id, info.id, more)
+            compared += 1
+    assert compared > 2_000

@@ -81,6 +81,8 @@ class Receipts:
         self._of = (domain.chain_id, domain.book)
         self._address_of = address_of
         self._key = key
+        self._first: int | None = None
+        """The first day that has anything in the books, once it is known: it takes reading them all."""
 
     @property
     def signer(self) -> str | None:
@@ -146,7 +148,7 @@ class Receipts:
         """
         row = await self._database.fetchrow(_SQL["newest"], *self._of)
         before = None if row is None else _closed(row)
-        day = await days.first_day(self._database) if before is None else before.day + 1
+        day = await self._first_day() if before is None else before.day + 1
         if day is None or not await days.is_over(self._database, day):
             return None
         hashed = _Hashed(self.domain)
@@ -160,6 +162,11 @@ class Receipts:
             await self._write(conn, closed, levels)
         log.info("day %s is closed: %d receipts", Day(day), closed.count)
         return closed
+
+    async def _first_day(self) -> int | None:
+        if self._first is None:
+            self._first = await days.first_day(self._database)
+        return self._first
 
     async def _hash(self, hashed: "_Hashed", batch: Sequence[Charge]) -> None:
         for account_id in {charge.account_id for charge in batch} - hashed.addresses.keys():
