@@ -61,13 +61,16 @@ class Exchange(ABC):
         """What tells of a failure in a stream that has begun."""
         self.alive = b""
         """What may be sent between two parts of the body, and means nothing; empty where nothing may be."""
+        self._named: tuple[UUID | None, str] = (None, "")
         self._headers = dict(reversed(headers))  # the first of several counts
         self._unread = method == "POST"
 
     @property
     def request_id(self) -> str:
         """As clients see it."""
-        return f"req_{self.id.hex}"
+        if self._named[0] is not self.id:
+            self._named = self.id, f"req_{self.id.hex}"
+        return self._named[1]
 
     def header(self, name: bytes) -> str | None:
         """A request header, by its lower-case name."""

@@ -4,7 +4,6 @@ Content flows as it comes. What tells a client that its answer is whole (the fin
 a whole plain answer) leaves when the settlement is durable. However a call ends, its hold is settled or released.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from freehold.gateway.asgi import ClientLeft, Exchange
 from freehold.gateway.asking import Ask, too_deep
 from freehold.gateway.authority import bearer, known_key, own_bearer
 from freehold.gateway.forward import Forward
+from freehold.gateway.limit import Limit
 from freehold.gateway.meter import BadFrame, Meter, Pass
 from freehold.gateway.problems import CHARGED, NOT_CHARGED, UpstreamFailed, UpstreamTimeout
 from freehold.gateway.replay import INLINE_BYTES, Kept, Repeatable, again
@@ -123,7 +123,7 @@ class Call:
         charge: Charge | None = None
         try:
             try:
-                async with self._patience:
+                with self._patience:
                     body = await self._whole_answer()
             except (TimeoutError, UpstreamError, BadFrame) as error:
                 self._problem = self._ended(error)
@@ -144,7 +144,7 @@ class Call:
         charge: Charge | None = None
         try:
             try:
-                async with self._patience:
+                with self._patience:
                     answer = await self._send()
                     reader = self._reader()
                     self._exchange.failed = reader.failed
@@ -365,40 +365,40 @@ class Call:
         return "complete" if self._whole else "upstream_died"
 
 
-class Patience:
+class Patience(Limit):
     """How long a call goes on: to its deadline, or a little longer than its client stays."""
 
+    __slots__ = ("_exchange", "_read_on_s", "deadline_passed")
+
     def __init__(self, exchange: Exchange, *, deadline_s: float, read_on_s: float) -> None:
+        super().__init__(deadline_s)
         self.deadline_passed = False
         self._exchange = exchange
         self._read_on_s = read_on_s
-        self._timeout = asyncio.timeout(deadline_s)
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
+    def __enter__(self) -> None:
+        super().__enter__()
         self._exchange.left = self.client_left
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exchange.left = None
         try:
-            await self._timeout.__aexit__(kind, error, trace)
+            super().__exit__(kind, error, trace)
         except TimeoutError:
             self.deadline_passed = not self._exchange.gone
             raise
 
     def client_left(self) -> None:
         """From now on the upstream is read on for its usage only, and not for long."""
-        if not self._timeout.expired():
-            ends = asyncio.get_running_loop().time() + self._read_on_s
-            self._timeout.reschedule(min(ends, self._timeout.when() or ends))
+        self.at_most(self._read_on_s)
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
     """What follows the end marker is thrown away."""
     try:
-        async with asyncio.timeout(AFTER_DONE_S):
+        with Limit(AFTER_DONE_S):
             async for _ in chunks:
                 pass
     except (TimeoutError, UpstreamError):

@@ -13,6 +13,7 @@ from freehold.clock import Clock
 from freehold.gateway import call, counting
 from freehold.gateway.asgi import Exchange
 from freehold.gateway.authority import bearer, lister, own_bearer
+from freehold.gateway.limit import Limit
 from freehold.gateway.problems import MethodNotAllowed, NotSettled
 from freehold.gateway.replay import Answers
 from freehold.gateway.settings import DoorSettings
@@ -135,15 +136,44 @@ class Door:
         Raises NotSettled when it isn't within `settle_patience_s`; the worker goes on trying until it is known, also
         when the caller is cancelled.
         """
-        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps, follows))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
         try:
-            async with asyncio.timeout(self.settings.settle_patience_s):
-                return await asyncio.shield(task)
+            with Limit(self.settings.settle_patience_s):
+                if settlement is not None and steps is None and follows is None:
+                    charge = await self._settle_at_once(hold, settlement)
+                    if charge is not None:
+                        return charge
+                return await asyncio.shield(self._go_on(hold, settlement, steps, follows))
         except TimeoutError:
             log.warning("settlement is late request_id=req_%s", hold.request_id.hex)
             raise NotSettled(request_id=f"req_{hold.request_id.hex}") from None
+
+    async def _settle_at_once(self, hold: Hold, settlement: Settlement) -> Charge | None:
+        """The first try, without a task of its own, as nearly all are the last; None when it has to go on.
+
+        It is sent again then although it may have been applied: a repeat gets the first one's charge.
+        """
+        try:
+            return await self.ledger.settle(hold, settlement)
+        except asyncio.CancelledError:
+            self._go_on(hold, settlement, None, None)
+            raise
+        except Exception as fault:  # noqa: BLE001 - the task meets it again, and knows what it means
+            log.info("settling again request_id=req_%s: %s", hold.request_id.hex, fault)
+            return None
+
+    def _go_on(
+        self, hold: Hold, settlement: Settlement | None, steps: Steps | None, follows: bytes | None
+    ) -> "asyncio.Task[Charge | None]":
+        """Whoever has left or has been told otherwise."""
+        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps, follows))
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+        return task
+
+    def _settled(self, task: "asyncio.Task[Charge | None]") -> None:
+        self._settling.discard(task)
+        if not task.cancelled():
+            task.exception()  # was logged, and counts as heard, also where the caller has left
 
     async def finish(self, *, patience_s: float = 30.0) -> None:
         """Wait for the settlements under way, when the worker stops. What is open then, the sweeper takes."""

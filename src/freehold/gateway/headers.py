@@ -17,6 +17,8 @@ STREAM: Headers = [
 NO_PURSE = "none"
 """Shown as the purse of a call that cost nothing."""
 
+_REMAINING = ((b"x-freehold-allowance-remaining", Source.ALLOWANCE), (b"x-freehold-prepaid-remaining", Source.PREPAID))
+
 FREE: Headers = [(b"x-freehold-cost", format_usd(0).encode()), (b"x-freehold-purse", NO_PURSE.encode())]
 """Of an answer that was not charged."""
 
@@ -29,9 +31,8 @@ def of_charge(charge: Charge) -> Headers:
         *of_day(charge.day),
     ]
     if charge.remaining:
-        for name, source in (("allowance", Source.ALLOWANCE), ("prepaid", Source.PREPAID)):
-            left = format_usd(charge.remaining.get(source, 0))
-            found.append((f"x-freehold-{name}-remaining".encode(), left.encode()))
+        for name, source in _REMAINING:
+            found.append((name, format_usd(charge.remaining.get(source, 0)).encode()))
     return found
 
 
