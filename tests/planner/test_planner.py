@@ -107,3 +107,44 @@ def test_an_assumption_that_can_not_be_is_refused_by_name(name: str) -> None:
 def test_idle_credit_fetches_no_more_than_the_work_costs_elsewhere() -> None:
     with pytest.raises(InvalidAssumption, match="lease"):
         Assumptions(diem_price=1.0, rent_ratio=0.5, lease=0.6)
+
+
+def test_a_budget_that_buys_nothing_is_the_reason_that_is_told() -> None:
+    whole = plan(steady(40.0), Assumptions(diem_price=100.0, hazard=0.1, budget=0.0, paths=200))
+    assert (whole.size, whole.size_cap) == (0.0, "budget")
+    assert whole.sentence.endswith("The budget buys none.")
+
+
+def test_a_workload_of_nothing_is_planned() -> None:
+    whole = plan(steady(0.0), Assumptions(diem_price=100.0, paths=200))
+    assert (whole.decision, whole.size, whole.saving) == (Choice.RENT, 0.0, 0.0)
+
+
+def test_the_hazard_may_be_as_large_as_can_be() -> None:
+    assert plan(steady(40.0), Assumptions(diem_price=0.1, hazard=1e9, paths=200)).decision is Choice.RENT
+
+
+def test_the_size_curve_and_the_fans_meet_the_costs() -> None:
+    whole = made(hazard=0.5, paths=500)
+    at = whole.size_curve.diem.index(whole.size)
+    assert whole.size_curve.hold[at] == pytest.approx(whole.cost("mixed").expected)
+    assert min(whole.size_curve.hold) == pytest.approx(whole.cost("mixed").expected)
+    rent, mixed = whole.fans
+    assert rent.p50[-1] == pytest.approx(whole.cost("rent").spread.p50)
+    assert len(mixed.p10) == len(mixed.days)
+    assert all(low <= mid <= high for low, mid, high in zip(mixed.p10, mixed.p50, mixed.p90, strict=True))
+
+
+def test_each_past_day_is_set_against_the_allowance() -> None:
+    whole = made(hazard=0.5, paths=200)
+    for day in whole.usage_days:
+        assert day.used + day.overflow == pytest.approx(day.demand)
+        assert day.used + day.idle == pytest.approx(whole.size)
+
+
+def test_what_is_held_already_is_kept_when_nothing_is_changed() -> None:
+    without = made(hazard=0.5, paths=200)
+    kept = made(hazard=0.5, paths=200, held=without.size)
+    assert without.cost("nothing").expected == pytest.approx(without.cost("rent").expected)
+    assert kept.cost("nothing").expected < without.cost("mixed").expected
+    assert kept.size == without.size

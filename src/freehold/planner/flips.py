@@ -16,11 +16,11 @@ _FIRST = 1e-6
 def thresholds(size: float, demand: Floats, given: Assumptions, unit: str) -> tuple[Threshold, ...]:
     """Utilisation, DIEM price, list-price cut and hazard at which holding `size` costs what paying by the call does.
 
-    At size 0 it is the first DIEM that is asked about.
+    At size 0 it is the first DIEM that is asked about; the words follow whether that would pay.
     """
     asked = size if size > 0 else _FIRST * (float(demand.mean()) or 1.0)
     over = sizing.weights(given)
-    holds = size > 0
+    holds = gain(asked, demand, given) > 0
     return (
         _utilisation(asked, size, demand, given, over, holds),
         _price(asked, demand, given, over, holds),

@@ -69,7 +69,7 @@ def plan(
         decision=decision,
         size=size,
         threshold=nearest,
-        sentence=_sentence(decision, size, saving, nearest, usage.unit, given),
+        sentence=_sentence(best, saving, nearest, usage.unit, given),
         size_cap=best.cap,
         size_by_risk=risk.least_risk_size(drawn.hold, _most(demand, given, over), given.risk_weight),
         outlay=size * sizing.outlay_per_diem(given),
@@ -124,16 +124,23 @@ def _most(demand: Floats, given: Assumptions, over: sizing.Weights) -> float:
     return busiest if given.budget is None else min(busiest, given.budget / sizing.outlay_per_diem(given))
 
 
-def _sentence(decision: Choice, size: float, saving: float, nearest: Threshold, unit: Unit, given: Assumptions) -> str:
-    over = f"{given.horizon_days} days"
-    if decision is Choice.RENT:
-        return f"Rent: hold no DIEM and pay by the call for the next {over}. {nearest.sentence}"
+def _sentence(best: sizing.Size, saving: float, nearest: Threshold, unit: Unit, given: Assumptions) -> str:
+    days = "1 day" if given.horizon_days == 1 else f"{given.horizon_days:,} days"
+    if best.diem <= 0:
+        why = "The budget buys none." if best.cap == "budget" else nearest.sentence
+        return f"Rent: hold no DIEM and pay by the call for the next {days}. {why}"
+    size, saved = _readable(best.diem), _readable(saving)
     if unit is Unit.USD:
-        return f"Hold {size:,.2f} DIEM and pay by the call above that: saves {saving:,.2f} USD in {over}. {nearest.sentence}"
+        return f"Hold {size} DIEM and pay by the call above that: saves {saved} USD in {days}. {nearest.sentence}"
     return (
-        f"Hold DIEM for {size:.2f} of a mean day's usage and pay by the call above that: saves {saving:,.2f} mean days "
-        f"in {over}. {nearest.sentence}"
+        f"Hold DIEM for {size} of a mean day's usage and pay by the call above that: saves {saved} mean days "
+        f"in {days}. {nearest.sentence}"
     )
+
+
+def _readable(amount: float) -> str:
+    """Two places; of a small amount, two digits."""
+    return f"{amount:,.2f}" if abs(amount) >= 0.01 or amount == 0 else f"{amount:.2g}"
 
 
 def _costs(

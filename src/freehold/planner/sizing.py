@@ -20,8 +20,7 @@ import numpy as np
 
 from freehold.planner.model import YEAR_DAYS, Assumptions, Floats
 
-UNBOUNDED = math.inf
-"""A depth that never ends."""
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +120,9 @@ def pooled(demand: Floats, over: Weights) -> tuple[Floats, Floats]:
 
 
 def _above(sizes: Floats, pool: Floats, mass: Floats) -> Floats:
-    """Σ mass (D − N)^+ for each N, by prefix sums."""
+    """Σ mass (D − N)^+ for each N: by prefix sums when there are many N, else one by one, which needs no sorting."""
+    if len(sizes) <= _FEW:
+        return np.array([float(np.maximum(pool - size, 0.0) @ mass) for size in sizes.tolist()])
     order = np.argsort(pool)
     ranked, heavy = pool[order], mass[order]
     tail_mass = np.append(np.cumsum(heavy[::-1])[::-1], 0.0)

@@ -163,7 +163,7 @@ def tornado(size: float, demand: Floats, given: Assumptions) -> tuple[TornadoBar
         ),
         bar("resale", "Share of the price got at the end", "x", 0.0, max(1.0, given.resale), lambda x: saving(replace(given, resale=x))),
         bar(
-            "hazard", "Rate at which the platform may end", "a year", 0.5 * hazard, 2 * hazard or 0.2,
+            "hazard", "Rate at which the platform may end", "a year", 0.5 * hazard, min(1e9, 2 * hazard or 0.2),
             lambda x: saving(replace(given, hazard=x)),
         ),
         bar("list_price_cut", "List prices fall at once by", "share", 0.5, 0.0, lambda x: gain(size, demand * (1 - x), given)),
