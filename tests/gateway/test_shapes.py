@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,7 @@ from tests.gateway.shapes import (
 )
 
 from freehold.db import Database
+from freehold.upstream.model import UpstreamCall
 
 WORDS = ["one ", "two ", "three ", "four "]
 USED = {
@@ -587,3 +589,88 @@ class TestWhoAsks:
         assert (none.status, none.json()["error"]["type"]) == (404, "not_found_error")
         bad = await ask(house.port, "/v1/models?limit=0", b"", None, method="GET", **version)
         assert (bad.status, bad.json()["error"]["param"]) == (400, "limit")
+
+
+class TestRoutes:
+    async def test_what_is_not_served_of_messages_is_said_in_anthropics_words(self, house: House) -> None:
+        response = await ask(house.port, "/v1/messages/batches", {}, None)
+        assert (response.status, response.json()["error"]["type"]) == (404, "not_found_error")
+
+    @shapes
+    async def test_another_method_is_told_the_right_one(self, house: House, spoken: Spoken) -> None:
+        response = await ask(house.port, spoken.path, b"", None, method="GET")
+        assert (response.status, response.headers["allow"]) == (405, "POST")
+
+
+class TestUpstreamsThatMisbehave:
+    @pytest.mark.parametrize("spoken", [RESPONSES, MESSAGES], ids=lambda spoken: spoken.name)
+    async def test_a_native_stream_without_its_last_event_has_broken(self, house: House, spoken: Spoken) -> None:
+        customer = await house.customer(prepaid="1")
+        body = spoken.body(NATIVE, stream=True)
+        end = b"data: [DONE]\n\n"
+        begun = {
+            "responses": b'data: {"type":"response.output_text.delta","delta":"hi","output_index":0}\n\n',
+            "messages": b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}\n\n',
+        }[spoken.name]
+        with saying(house, begun + end):
+            response = await send(house, spoken, customer, body, **{"idempotency-key": "k"})
+            assert not spoken.ended(response)
+            assert "error" in events(response)[-1] or events(response)[-1]["type"] == "response.failed"
+        (charge,) = await house.charges(customer)
+        assert (charge.outcome, charge.usage["output"]) == ("upstream_died", 1)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"data: 5\n\n",
+            b"data: {}\n\n",
+            b"data: nonsense\n\n",
+            b'data: {"type":"error","error":{"message":"sk-secret"}}\n\n',
+            b'data: {"type":"response.completed"}\n\n',
+            b'data: {"type":"response.failed","response":{"usage":{"input_tokens":1,"output_tokens":1}}}\n\n',
+            b'data: {"type":"message_start"}\n\n',
+            b'data: {"type":"x\\ny"}\n\n',
+            b'data: {"choices":[{"delta":{"tool_calls":[5]}}]}\n\n',
+            b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}\n\n',
+        ],
+    )
+    @pytest.mark.parametrize("spoken", [RESPONSES, MESSAGES], ids=lambda spoken: spoken.name)
+    @both
+    async def test_nonsense_is_an_upstreams_fault_and_shows_nothing_of_it(
+        self, house: House, spoken: Spoken, model: str, said: bytes
+    ) -> None:
+        customer = await house.customer(prepaid="1")
+        with saying(house, said):
+            response = await send(house, spoken, customer, spoken.body(model, stream=True))
+        assert response.status in (200, 502), response.body
+        assert b"sk-secret" not in response.body
+        assert await house.held_nano(customer) == 0
+        if response.status == 502:
+            assert response.json()["error"]["code"] == "upstream_error"
+
+
+@contextmanager
+def saying(house: House, raw: bytes) -> Iterator[None]:
+    """The upstream says these bytes to every stream."""
+    original = house.scripted.send
+
+    class Raw:
+        status, content_type, retry_after_s = 200, "text/event-stream", None
+
+        async def read(self, limit_bytes: int) -> bytes:
+            return raw
+
+        async def chunks(self) -> AsyncIterator[bytes]:
+            yield raw
+
+        async def close(self) -> None:
+            return
+
+    async def answer(call: UpstreamCall) -> Any:
+        return Raw()
+
+    house.scripted.send = answer  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        house.scripted.send = original  # type: ignore[method-assign]

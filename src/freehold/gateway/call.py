@@ -303,6 +303,7 @@ class Call:
         if isinstance(error, TimeoutError):
             return UpstreamTimeout(reason=f"over {self._settings.deadline_s:g} s", charged=note)
         self._failed = True
+        self._whole = False
         self._forward.broke()
         if isinstance(error, UpstreamError):
             return refused.problem_of_failure(error, self._admitted.model, note)

@@ -124,6 +124,8 @@ class Door:
         handler = self._routes.get(path)
         if handler is None and path.startswith("/v1/models/"):
             return self._model
+        if handler is None and path.startswith("/v1/messages/"):
+            return _in_anthropics_words(_not_served)
         return handler
 
     async def settle(
@@ -261,6 +263,12 @@ def _in_anthropics_words(handler: Handler) -> Handler:
         await handler(exchange)
 
     return handle
+
+
+async def _not_served(exchange: Exchange) -> None:
+    raise NotFound(
+        reason=f"{exchange.path[:200]} is not served here: only /v1/messages and /v1/messages/count_tokens are."
+    )
 
 
 async def _reply(exchange: Exchange, value: object) -> None:

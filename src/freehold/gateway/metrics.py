@@ -141,8 +141,12 @@ class Counted:
         handler = self._door.route(path)
         if handler is None:
             return None
-        # A client may make up the id of a model; every other path that has a handler is one of a few.
-        route = "/v1/models/{id}" if path.startswith("/v1/models/") else path
+        # A client may make up what follows these two; every other path that has a handler is one of a few.
+        route = path
+        if path.startswith("/v1/models/"):
+            route = "/v1/models/{id}"
+        elif path.startswith("/v1/messages/") and path != "/v1/messages/count_tokens":
+            route = "/v1/messages/{other}"
         counted = self._known.get(route)
         if counted is None:
             counted = self._known[route] = self._counted(handler, route)

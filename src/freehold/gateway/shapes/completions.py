@@ -11,6 +11,7 @@ from freehold.gateway.asking import (
     MOST_CHOICES,
     PAID,
     Ask,
+    check_fields,
     count,
     flag,
     for_upstream,
@@ -207,6 +208,7 @@ def _chat(body: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
         sent["logprobs"] = True
         if body["logprobs"]:
             sent["top_logprobs"] = body["logprobs"]
+    check_fields(sent)
     return sent
 
 

@@ -12,7 +12,11 @@ NAME: Schema = {"type": "string", "minLength": 1}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
 OBJECT: Schema = {"type": "object", "additionalProperties": True}
-EVENTS: Schema = {"type": "string", "description": "Server-sent events."}
+EVENTS: Schema = {
+    "type": "object",
+    "description": "Server-sent events, each with JSON or an end marker as its data.",
+    "properties": {"event": TEXT, "data": TEXT},
+}
 
 
 def _or_null(schema: Schema) -> Schema:

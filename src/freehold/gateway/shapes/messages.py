@@ -10,6 +10,7 @@ from freehold.gateway.asking import (
     PAID,
     STATE,
     Ask,
+    check_fields,
     flag,
     lowered,
     may_store,
@@ -166,6 +167,7 @@ def _chat(body: dict[str, Any]) -> dict[str, Any]:
     _thinking(body, sent)
     if "freehold" in body:
         sent["freehold"] = body["freehold"]
+    check_fields(sent)  # what passes as it is must not be a chat's own way to state or price
     return sent
 
 

@@ -97,6 +97,8 @@ class MessagesReader:
         return b""
 
     def ending(self) -> bytes:
+        if not self.end:
+            raise BadFrame("its stream ended without its last event")
         stops = [self.frame({"type": "content_block_stop", "index": index}) for index in list(self.open)]
         ended = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, **self.end}
         return b"".join(stops) + self.frame({**ended, "usage": self._usage(self.told)})

@@ -33,7 +33,7 @@ class Reader(Protocol):
         ...
 
     def ending(self) -> bytes:
-        """The last frames before the cost: asked for once, after everything was seen."""
+        """The last frames before the cost: asked for once, after everything was seen. Raises BadFrame."""
         ...
 
     def marker(self) -> bytes:

@@ -11,6 +11,7 @@ from freehold.gateway.asking import (
     PAID,
     STATE,
     Ask,
+    check_fields,
     flag,
     for_upstream,
     lowered,
@@ -79,7 +80,7 @@ FIELDS: dict[str, Check] = {
 REFUSED: dict[str, str] = {
     **dict.fromkeys(("previous_response_id", "conversation", "background", "prompt", "file_ids", "id_slot"), STATE),
     **dict.fromkeys(
-        ("audio", "modalities", "web_search_options", "prediction", "plugins", "models", "route", "provider", "speed"),
+        ("context_management", "audio", "modalities", "web_search_options", "prediction", "plugins", "models", "route", "provider", "speed"),
         PAID,
     ),
     **dict.fromkeys(
@@ -187,6 +188,7 @@ def _chat(body: dict[str, Any], extra: list[int]) -> dict[str, Any]:
         sent["store"] = False
     if "freehold" in body:
         sent["freehold"] = body["freehold"]
+    check_fields(sent)  # what passes as it is must not be a chat's own way to state or price
     return sent
 
 

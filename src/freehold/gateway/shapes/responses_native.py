@@ -60,7 +60,8 @@ class ResponsesReader:
         if kind in TERMINAL:
             if not isinstance(response, dict):
                 raise BadFrame("it ended without a response")
-            self.meter.reported = response.get("usage")
+            if kind != "response.failed" or self.meter.deltas:  # what delivered nothing costs nothing
+                self.meter.reported = response.get("usage")
             if kind == "response.failed":
                 raise BadFrame("it reported that the response failed")
             self.meter.finished = True
@@ -98,7 +99,9 @@ class ResponsesReader:
         return b""
 
     def ending(self) -> bytes:
-        if self.last is not None and not self.is_cut:
+        if not self.is_cut:
+            if self.last is None:
+                raise BadFrame("its stream ended without its last event")
             return b""
         for index, item in self.items.items():
             if item.get("status") == "in_progress":
@@ -108,7 +111,7 @@ class ResponsesReader:
     def marker(self) -> bytes:
         if self.last is not None and not self.is_cut:
             return self.frame({**self.last, "response": self._shown(self.last["response"])}) + END
-        # Cut off, or ended without its last event: what had begun is as much as there will be.
+        # Cut off: what had begun is as much as there will be.
         begun = self.begun or {}
         response: dict[str, Any] = {
             **self.writer.response(self.meter.reading()[0], status="incomplete"),
