@@ -78,3 +78,11 @@ class NotMined(Problem):
     status = 504
     code = "not_mined"
     type = "server_error"
+
+
+class PackageUnavailable(Problem):
+    """{package} can't be used: {reason}. Check the network, and fetch it again."""
+
+    status = 502
+    code = "package_unavailable"
+    type = "server_error"

@@ -1,0 +1,3 @@
+from freehold.chain.defi.deploy import deploy_defi
+
+__all__ = ["deploy_defi"]
