@@ -40,7 +40,7 @@ _MOST_BLOCKS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """One transaction of the deployment; `to` None creates a contract."""
 
     what: str
@@ -48,23 +48,23 @@ class _Step:
     data: str
 
 
-class _Plan:
+class Plan:
     """Transactions of one sender in order, with the addresses of the contracts that they will create."""
 
     def __init__(self, sender: str, nonce: int) -> None:
         self.sender = sender
         self.first_nonce = nonce
-        self.steps: list[_Step] = []
+        self.steps: list[Step] = []
 
     def create(self, contract: Contract, bytecode: str, *arguments: Any) -> str:
         address = created_address(self.sender, self.first_nonce + len(self.steps))
         data = "0x" + bytecode.removeprefix("0x") + contract.constructor(*arguments).hex()
-        self.steps.append(_Step(f"creating {contract.name}", None, data))
+        self.steps.append(Step(f"creating {contract.name}", None, data))
         return address
 
     def send(self, contract: Contract, function: str, *arguments: Any) -> None:
         data = contract.call(function, *arguments)
-        self.steps.append(_Step(f"{contract.name}.{function}", contract.address, data))
+        self.steps.append(Step(f"{contract.name}.{function}", contract.address, data))
 
 
 async def deploy_dev(
@@ -89,7 +89,7 @@ async def deploy_dev(
     deployer, operator = known["deployer"], known["operator"]
     nonce = int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16)
     head = int(await rpc.call("eth_blockNumber"), 16)
-    plan = _Plan(deployer, nonce)
+    plan = Plan(deployer, nonce)
     where = {"timelock": _plan_own(plan, "FreeholdTimelock", 0, [deployer], [deployer])}
     where["usdc"] = _plan_usdc(plan, usdc_package, deployer, admin=where["timelock"])
     where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING)
@@ -97,7 +97,7 @@ async def deploy_dev(
     where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
     where["book"] = _plan_own(plan, "EpochBook", where["timelock"], operator, operator)
     _plan_settings(plan, where, operator, url, receipt_signer or operator)
-    await _carry_out(rpc, plan)
+    await carry_out(rpc, plan)
     staking = template("Staking").at(where["staking"])
     where["hold"] = await read(rpc, staking, "HOLD")
     where["diem"] = await read(rpc, staking, "DIEM")
@@ -131,18 +131,18 @@ async def _stands(rpc: Rpc, deployment: Deployment) -> bool:
     return int(signer, 16) != 0
 
 
-def _plan_own(plan: _Plan, name: str, *arguments: Any) -> str:
+def _plan_own(plan: Plan, name: str, *arguments: Any) -> str:
     return plan.create(template(name), artifact(name)["bytecode"], *arguments)
 
 
-def _plan_usdc(plan: _Plan, package: Path, deployer: str, *, admin: str) -> str:
+def _plan_usdc(plan: Plan, package: Path, deployer: str, *, admin: str) -> str:
     """Circle's FiatTokenV2_2 behind its proxy; the deployer may mint without end. `admin` owns the proxy, so it can't be a user."""
     library = _fiat(package, "util/SignatureChecker")
     token = _fiat(package, "v2/FiatTokenV2_2")
     proxy = _fiat(package, "v1/FiatTokenProxy")
     checker = plan.create(Contract(library["abi"], name="SignatureChecker"), library["bytecode"])
     usdc = Contract(token["abi"], name="USDC")
-    implementation = plan.create(usdc, _linked(token, {"SignatureChecker": checker}))
+    implementation = plan.create(usdc, linked(token, {"SignatureChecker": checker}))
     fiat_proxy = Contract(proxy["abi"], name="FiatTokenProxy")
     address = plan.create(fiat_proxy, proxy["bytecode"], implementation)
     plan.send(fiat_proxy.at(address), "changeAdmin", admin)
@@ -155,7 +155,7 @@ def _plan_usdc(plan: _Plan, package: Path, deployer: str, *, admin: str) -> str:
     return address
 
 
-def _plan_settings(plan: _Plan, where: Mapping[str, str], operator: str, url: str, receipt_signer: str) -> None:
+def _plan_settings(plan: Plan, where: Mapping[str, str], operator: str, url: str, receipt_signer: str) -> None:
     """Curve, promise, emission and registration, through the timelock, all or nothing."""
     staking = template("Staking").at(where["staking"])
     vault = template("CapacityVault").at(where["vault"])
@@ -174,13 +174,13 @@ async def _register(rpc: Rpc, deployer: str, standing: Deployment, receipt_signe
     url, registered = await read(rpc, vault, "operatorOf", standing.operator)
     if registered == receipt_signer:
         return
-    plan = _Plan(deployer, int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16))
+    plan = Plan(deployer, int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16))
     register = vault.call("registerOperator", standing.operator, url, receipt_signer)
     _plan_batch(plan, standing.contracts["timelock"], [(vault, register)])
-    await _carry_out(rpc, plan)
+    await carry_out(rpc, plan)
 
 
-def _plan_batch(plan: _Plan, where: str, calls: Sequence[tuple[Contract, str]]) -> None:
+def _plan_batch(plan: Plan, where: str, calls: Sequence[tuple[Contract, str]]) -> None:
     """Calls through the timelock, all or nothing."""
     batch = (
         [contract.address for contract, _ in calls],
@@ -194,7 +194,7 @@ def _plan_batch(plan: _Plan, where: str, calls: Sequence[tuple[Contract, str]]) 
     plan.send(timelock, "executeBatch", *batch)
 
 
-async def _carry_out(rpc: Rpc, plan: _Plan) -> None:
+async def carry_out(rpc: Rpc, plan: Plan) -> None:
     """Send every step, mine until all are in, and see that each succeeded."""
     async with _own_mining(rpc):
         sent = await rpc.batch(
@@ -250,7 +250,7 @@ def _fiat(package: Path, name: str) -> Mapping[str, Any]:
     return loaded
 
 
-def _linked(compiled: Mapping[str, Any], libraries: Mapping[str, str]) -> str:
+def linked(compiled: Mapping[str, Any], libraries: Mapping[str, str]) -> str:
     """Bytecode with its libraries' addresses filled in."""
     code: str = compiled["bytecode"]
     for places in compiled["linkReferences"].values():
