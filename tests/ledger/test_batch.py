@@ -10,7 +10,7 @@ import pytest
 from freehold.clock import FrozenClock
 from freehold.db import Connection, Database
 from freehold.ledger import batch
-from freehold.ledger.batch import LARGEST, GroupCommit
+from freehold.ledger.batch import LARGEST, MANY, GroupCommit
 from freehold.problems import LedgerUnavailable
 
 
@@ -177,3 +177,24 @@ async def test_what_is_queued_is_sent_before_it_stops(database: Database) -> Non
     assert squares.batches == [[1, 2]]
     with pytest.raises(LedgerUnavailable, match="stopping"):
         await commits.submit(3, "3")
+
+
+async def test_one_caller_after_another_never_waits_for_more(database: Database) -> None:
+    squares = Squares()
+    async with committing(database, squares) as commits:
+        for number in range(MANY):
+            await commits.submit(number, number)
+            assert commits._next_s == 0.0
+    assert [len(batch) for batch in squares.batches] == [1] * MANY
+
+
+async def test_after_a_batch_of_many_the_next_lets_more_come(database: Database) -> None:
+    squares = Squares()
+    async with committing(database, squares) as commits:
+        await asyncio.gather(*(commits.submit(number, number) for number in range(MANY)))
+        first = commits.submit(100, 100)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        second = commits.submit(101, 101)
+        await asyncio.gather(first, second)
+    assert [len(batch) for batch in squares.batches] == [MANY, 2]

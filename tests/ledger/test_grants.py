@@ -102,3 +102,18 @@ async def test_grants_are_listed_in_the_order_that_they_are_drawn(bench: Bench) 
         Source.ALLOWANCE, Source.PREPAID,
     ]  # fmt: skip
     assert len(await bench.ledger.grants(bench.account_id, live_only=False)) == 3
+
+
+async def test_a_reversed_grant_that_comes_back_makes_good_what_was_spent_of_it(bench: Bench) -> None:
+    await bench.prepaid(100)
+    await bench.settle(await bench.hold(70), 70)
+    assert await bench.ledger.reverse(bench.account_id, "evt:1", 0, "evt:1:reverse:1") == 30
+    assert (await bench.available(), await bench.line("absorbed:reorg")) == (0, -70)
+    for _ in range(2):
+        grant = await bench.ledger.restore(bench.account_id, "evt:1", 100, "evt:2")
+        assert (grant.amount_nano, grant.available_nano) == (100, 30)
+    assert (await bench.available(), await bench.line("absorbed:reorg")) == (30, 0)
+    with pytest.raises(Conflict):
+        await bench.ledger.restore(bench.account_id, "evt:1", 101, "evt:2")
+    with pytest.raises(NotFound):
+        await bench.ledger.restore(bench.account_id, "evt:3", 100, "evt:4")

@@ -100,7 +100,14 @@ async def test_every_posting_and_charge_takes_its_account_from_one_item(database
         assert len(written) == len(re.findall(r"insert into ledger\.(?:postings|charges)\b", body)), name
         found += [(name, account.strip()) for _, account in written]
     assert {account for _, account in found} <= ONE_ACCOUNT, found
-    assert {name for name, _ in found} == {"settle_batch", "grant_credit", "raise_day", "reverse_grant", "expire"}
+    assert {name for name, _ in found} == {
+        "settle_batch",
+        "grant_credit",
+        "raise_day",
+        "reverse_grant",
+        "restore_grant",
+        "expire",
+    }
     assert not any("postings" in sql and "insert" in sql for sql in statements("freehold.ledger").values())
 
 

@@ -23,6 +23,10 @@ Result = TypeVar("Result")
 
 LARGEST = 256
 """Items in one batch."""
+GATHER_S = 0.006
+MANY = 12
+"""A batch costs PostgreSQL as much as some ten calls in it. So after one of `MANY` or more the next begins no sooner than
+`GATHER_S` after it began, or when twice as many wait; what comes alone, or with few, never waits."""
 
 AGAIN_FIRST_S = 1.0
 AGAIN_LAST_S = 60.0
@@ -84,6 +88,8 @@ class GroupCommit(Generic[Item, Result]):
         self._queue: list[Waiting[Item, Result]] = []
         self._resting: dict[Waiting[Item, Result], asyncio.TimerHandle] = {}
         self._some = asyncio.Event()
+        self._next_s = 0.0
+        """Monotonic: when the next batch may begin."""
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.watch: Callable[[int, float], None] | None = None
@@ -129,13 +135,22 @@ class GroupCommit(Generic[Item, Result]):
                 self._some.clear()
                 await self._some.wait()
                 continue
+            await self._gather()
             batch = self._take()
+            self._next_s = self._clock.monotonic() + GATHER_S if len(batch) >= MANY else 0.0
             try:
                 await self._commit(batch)
             except Exception as fault:  # noqa: BLE001 - whoever waits must hear of it, and the next batch must go on
                 for waiting in batch:
                     if not waiting.answered():
                         self._refuse(waiting, fault)
+
+    async def _gather(self) -> None:
+        """Let more come, where many do."""
+        if self._next_s and len(self._queue) < 2 * MANY and not self._closing:
+            pause_s = self._next_s - self._clock.monotonic()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
 
     def _take(self) -> list[Waiting[Item, Result]]:
         """The next batch, in order of arrival, without two items of one id and without those whose caller left."""

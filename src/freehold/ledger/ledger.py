@@ -621,6 +621,30 @@ class Ledger:
         async with self._available():
             return await self._database.transact(work)
 
+    async def restore(
+        self,
+        account_id: int,
+        grant_external_id: str,
+        to_amount_nano: int,
+        external_id: str,
+        *,
+        conn: Connection | None = None,
+    ) -> Grant:
+        """Raise a grant that was reversed to `to_amount_nano` again. What was absorbed is made good first, so that what
+        the account has spent of it isn't granted twice.
+
+        Not higher, or a repeat of `external_id`: changes nothing. Raises Conflict, NotFound.
+        """
+        if not 0 <= to_amount_nano <= MAX_NANO:
+            raise InvalidRequest(reason=f"A grant is raised to between 0 and {format_usd(MAX_NANO)} USD.")
+        digest = _digest("restore", grant_external_id, to_amount_nano)
+        row = await self._post(
+            conn, "restore_grant", account_id, external_id, grant_external_id, to_amount_nano, digest
+        )
+        if row is None:
+            raise NotFound(reason=f"There is no grant {grant_external_id} in account {account_id}.")
+        return _grant(row)
+
     async def _post(
         self, conn: Connection | None, name: str, account_id: int, external_id: str, *args: Any
     ) -> asyncpg.Record | None:

@@ -78,6 +78,9 @@ select outcome, grant_id from ledger.grant_credit($1, $3, $4, $2, $5, $6, $7, nu
 -- name: raise_day
 select outcome, grant_id from ledger.raise_day($1, $3, $4, $5, $2, $6, $7, $8)
 
+-- name: restore_grant
+select outcome, grant_id from ledger.restore_grant($1, $3, $4, $2, $5)
+
 -- name: reverse_grant
 select outcome, taken from ledger.reverse_grant($1, $2, $3, $4, $5)
 
@@ -107,7 +110,7 @@ select * from ledger.charges where account_id = $1 and request_id = $2
 
 -- name: charges
 select * from ledger.charges
-where account_id = $1
+where account_id = $1 and at_s >= 0
   and ($2::bigint is null or (at_s, position) < ($2, $3::bigint))
   and ($4::bigint is null or at_s >= $4)
   and ($5::bigint is null or at_s < $5)
@@ -124,7 +127,7 @@ with chosen as (
                          else key_id::text end as "group",
            cost, usage, leg_sources, leg_amounts
     from ledger.charges
-    where account_id = $1 and ($3::bigint is null or at_s >= $3) and ($4::bigint is null or at_s < $4)
+    where account_id = $1 and at_s >= 0 and ($3::bigint is null or at_s >= $3) and ($4::bigint is null or at_s < $4)
 )
 select c."group", c.calls, c.cost, coalesce(u.units, '{}') as units, coalesce(s.sources, '{}') as sources
 from (select "group", count(*) as calls, sum(cost)::bigint as cost from chosen group by 1) c

@@ -15,10 +15,11 @@ create function ledger.require_grant() returns trigger
 language plpgsql
 as $$
 begin
-    if new.source in ('allowance', 'strip', 'promo', 'prepaid') and new.expires_at_s > new.starts_at_s then
+    if new.source in ('allowance', 'strip', 'promo', 'prepaid') and new.expires_at_s > new.starts_at_s
+       and new.external_id <> '' then
         return new;
     end if;
-    raise exception 'a grant is of a known source, and ends after it starts' using errcode = 'check_violation';
+    raise exception 'a grant has a name and a known source, and ends after it starts' using errcode = 'check_violation';
 end $$;
 create trigger required before insert on ledger.grants for each row execute function ledger.require_grant();
 
@@ -56,8 +57,32 @@ alter table ledger.holds
 update ledger.holds set rate_seconds = array[rate_second], rate_counts = array[rate_tokens]
 where state = 'open' and rate_second is not null;
 alter table ledger.holds drop column tokens, drop column rate_second, drop column rate_tokens;
-create index holds_closed on ledger.holds (opened_at) where state <> 'open';
+delete from ledger.holds where state in ('settled', 'expired');
+create index holds_closed on ledger.holds (opened_at) where state = 'released';
 alter table ledger.holds set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
+
+-- A batch's statements are planned once, perhaps on empty tables, where every index seems as good as the other. So where
+-- a row is sought by its whole key there is no other index to take: these are for who names their condition.
+
+drop index ledger.charges_in_order;
+create index charges_in_order on ledger.charges (account_id, at_s, position) where at_s >= 0;
+drop index ledger.grants_external;
+create unique index grants_external on ledger.grants (account_id, external_id) where external_id <> '';
+
+create or replace function ledger.key_used_on(p_account bigint, p_key bigint, p_day int) returns bigint
+language sql stable
+as $$
+    select coalesce(sum(cost), 0)::bigint from ledger.charges
+    where account_id = p_account and key_id = p_key and day = p_day and at_s >= 0 and at_s >= p_day::bigint * 86400
+$$;
+
+create or replace function ledger.key_used_in(p_account bigint, p_key bigint, p_first int, p_after int) returns bigint
+language sql stable
+as $$
+    select coalesce(sum(cost), 0)::bigint from ledger.charges
+    where account_id = p_account and key_id = p_key and day >= p_first and day < p_after
+      and at_s >= 0 and at_s >= p_first::bigint * 86400
+$$;
 
 -- What a release still owes to upstreams is posted by itself.
 
@@ -130,7 +155,7 @@ begin
     for q in
         select r.item, r.account_id, r.key_id, r.amount, r.least, r.step,
                -- A new hold that nothing speaks against but what the batch itself takes: caps, rates, credit.
-               h.request_id is null and not r.charged and r.step = 0 and v_now.alive and a.opened_day is not null
+               h.request_id is null and c.request_id is null and r.step = 0 and v_now.alive and a.opened_day is not null
                and k.state = 'active' and (k.expires_at_s is null or k.expires_at_s > v_now.at_s)
                and k.version = r.key_version and r.price = v_now.price and r.idempotency_key is null
                and (a.opened_day >= v_now.day or v_now.opened_day < v_now.day or r.unopened_ok) as fine,
@@ -141,9 +166,7 @@ begin
                k.month_first, k.month_after, k.rpm, k.tpm, a.opened_day,
                g.ids, g.sources, g.lefts, g.ends, g.available
         from (
-            select u.*, u.account_id is distinct from p_accounts[u.item - 1] as first,
-                   exists (select from ledger.charges c
-                           where c.account_id = u.account_id and c.request_id = u.request_id) as charged
+            select u.*, u.account_id is distinct from p_accounts[u.item - 1] as first
             from unnest(p_accounts, p_keys, p_requests, p_amounts, p_leasts, p_prices, p_key_versions, p_unopened_ok,
                         p_idempotency_keys, p_steps)
                 with ordinality
@@ -153,6 +176,7 @@ begin
         left join ledger.accounts a on a.id = r.account_id
         left join ledger.keys k on k.account_id = r.account_id and k.key_id = r.key_id
         left join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id
+        left join ledger.charges c on c.account_id = r.account_id and c.request_id = r.request_id
         left join lateral (
             select array_agg(o.id) as ids, array_agg(o.source) as sources, array_agg(o.available) as lefts,
                    array_agg(o.expires_at_s) as ends, sum(o.available)::bigint as available
@@ -586,7 +610,8 @@ begin
         select bool_or(h.rate_seconds is not null) as counted, bool_or(h.idempotency_key is not null) as keyed,
                bool_or(n.at_s >= any (h.leg_ends)) as ended, bool_or(p_verbs[r.item] = 'release') as released
         from unnest(p_accounts, p_requests) with ordinality as r (account_id, request_id, item)
-        join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open'
+        join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id
+        where h.state <> 'released'
     ) f;
 
     -- What only some calls need.
@@ -599,7 +624,7 @@ begin
                 select t.second, sum(t.back)::bigint as back
                 from unnest(p_requests) with ordinality as r (request_id, item)
                 join ledger.holds h on h.account_id = s.account_id and h.request_id = r.request_id
-                    and h.state = 'open' and h.key_id = s.key_id
+                    and h.state <> 'released' and h.key_id = s.key_id
                 cross join lateral unnest(
                     h.rate_seconds,
                     ledger.untaken(h.rate_counts, case p_verbs[r.item] when 'settle' then p_tokens[r.item] else 0 end)
@@ -612,20 +637,20 @@ begin
             select h.account_id, h.key_id
             from unnest(p_accounts, p_requests) as r (account_id, request_id)
             join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id
-            where h.state = 'open' and h.rate_seconds is not null
+            where h.state <> 'released' and h.rate_seconds is not null
         );
     end if;
     if v_now.keyed then
         delete from ledger.idempotency d
         using unnest(p_accounts, p_requests, p_verbs) as r (account_id, request_id, verb), ledger.holds h
-        where r.verb <> 'settle' and h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open'
+        where r.verb <> 'settle' and h.account_id = r.account_id and h.request_id = r.request_id and h.state <> 'released'
           and d.account_id = r.account_id and d.key = h.idempotency_key and d.request_id = r.request_id;
         update ledger.idempotency d
         set state = 'done', answer = p_answers[r.item],
             answer_due = case when p_follows[r.item] then clock_timestamp() + interval '30 seconds' end
         from unnest(p_accounts, p_requests, p_verbs) with ordinality as r (account_id, request_id, verb, item),
              ledger.holds h
-        where r.verb = 'settle' and h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open'
+        where r.verb = 'settle' and h.account_id = r.account_id and h.request_id = r.request_id and h.state <> 'released'
           and d.account_id = r.account_id and d.key = h.idempotency_key and d.request_id = r.request_id;
     end if;
     if v_now.ended then
@@ -639,7 +664,7 @@ begin
             select r.item, l.grant_id, l.source, l.amount - coalesce(l.part, 0) as amount
             from unnest(p_accounts, p_requests, p_verbs, p_costs) with ordinality
                 as r (account_id, request_id, verb, cost, item)
-            join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open'
+            join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id and h.state <> 'released'
             cross join lateral unnest(
                 h.leg_grants, h.leg_sources, h.leg_amounts, h.leg_ends,
                 ledger.spread(h.leg_amounts, case r.verb when 'settle' then r.cost else 0 end)
@@ -656,7 +681,7 @@ begin
         from (
             select r.item, v.line, v.amount
             from unnest(p_accounts, p_requests, p_verbs) with ordinality as r (account_id, request_id, verb, item)
-            join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open'
+            join ledger.holds h on h.account_id = r.account_id and h.request_id = r.request_id and h.state <> 'released'
             cross join lateral jsonb_array_elements(p_attempts[r.item]) as a (attempt)
             cross join lateral (values
                 ('cost:upstream:' || (a.attempt ->> 0), -(a.attempt ->> 1)::bigint),
@@ -678,14 +703,14 @@ begin
         from (
             select u.item, u.account_id, u.verb, u.asked,
                    case u.verb when 'settle' then least(u.asked, h.amount) else 0 end as cost,
-                   h.amount as held, h.key_id, h.price_version, h.day, h.leg_grants, h.leg_sources, h.leg_amounts,
-                   h.leg_ends
+                   h.amount as held, h.account_id as of, h.key_id, h.price_version, h.day, h.leg_grants, h.leg_sources,
+                   h.leg_amounts, h.leg_ends
             from unnest(p_accounts, p_requests, p_verbs, p_costs) with ordinality
                 as u (account_id, request_id, verb, asked, item)
             left join ledger.holds h
-                on h.account_id = u.account_id and h.request_id = u.request_id and h.state = 'open'
+                on h.account_id = u.account_id and h.request_id = u.request_id and h.state <> 'released'
         ) r
-        left join ledger.keys k on k.account_id = r.account_id and k.key_id = r.key_id
+        left join ledger.keys k on k.account_id = r.of and k.key_id = r.key_id
     ), l as materialized (
         select j.account_id, j.leg_grants[j.place] as grant_id, j.leg_sources[j.place] as source,
                j.leg_amounts[j.place] as held, j.leg_amounts[j.place] - coalesce(j.parts[j.place], 0) as rest,
@@ -775,12 +800,11 @@ begin
     if v_now.released then
         update ledger.holds h set state = 'released'
         from unnest(p_accounts, p_requests, p_verbs) as r (account_id, request_id, verb)
-        where r.verb = 'release' and h.account_id = r.account_id and h.request_id = r.request_id and h.state = 'open';
+        where r.verb = 'release' and h.account_id = r.account_id and h.request_id = r.request_id and h.state <> 'released';
     end if;
 end $$;
 
--- What is over and nobody needs any more: released holds after p_keep_s (and those that ended before their charge took
--- their place), counts of a minute that is long past, workers' lives without a hold. Returns how many rows went.
+-- What is over and nobody needs any more: released holds after p_keep_s, counts of a minute that is long past, workers' lives without a hold. Returns how many rows went.
 
 create function ledger.forget_ended(p_keep_s float8, p_limit int) returns int
 language plpgsql
@@ -792,7 +816,7 @@ begin
     delete from ledger.holds x
     using (
         select h.account_id, h.request_id from ledger.holds h
-        where h.state <> 'open' and h.opened_at < v_before order by h.opened_at limit p_limit for update skip locked
+        where h.state = 'released' and h.opened_at < v_before order by h.opened_at limit p_limit for update skip locked
     ) o
     where x.account_id = o.account_id and x.request_id = o.request_id;
     get diagnostics v_gone = row_count;
@@ -812,4 +836,47 @@ begin
     );
     get diagnostics v_more = row_count;
     return v_gone + v_more;
+end $$;
+
+-- A grant that a reorg took back, raised to p_to again: what was absorbed is made good first, the rest is available.
+
+create function ledger.restore_grant(
+    p_account bigint, p_grant_external text, p_to bigint, p_external text, p_digest bytea,
+    out outcome text, out grant_id bigint
+)
+language plpgsql
+as $$
+declare
+    v_done record; g record; v_more bigint; v_good bigint;
+begin
+    perform 1 from ledger.accounts a where a.id = p_account for no key update;
+    if not found then
+        outcome := 'no_account'; return;
+    end if;
+    select p.digest, p.grant_ids[1] as grant_id into v_done
+    from ledger.postings p where p.account_id = p_account and p.external_id = p_external;
+    if found then
+        outcome := case when v_done.digest = p_digest then 'repeat' else 'conflict' end;
+        grant_id := v_done.grant_id;
+        return;
+    end if;
+    select * into g from ledger.grants x where x.account_id = p_account and x.external_id = p_grant_external and x.external_id <> '';
+    if not found then
+        outcome := 'no_grant'; return;
+    end if;
+    grant_id := g.id;
+    v_more := p_to - (g.amount - g.absorbed);
+    if v_more <= 0 then
+        outcome := 'same'; return;
+    end if;
+    v_good := least(v_more, g.absorbed);
+    update ledger.grants x
+    set amount = x.amount + v_more - v_good, available = x.available + v_more - v_good, absorbed = x.absorbed - v_good
+    where x.account_id = p_account and x.id = g.id;
+    insert into ledger.postings (account_id, external_id, kind, at_s, digest, lines, grant_ids, amounts)
+    select p_account, p_external, 'raise', n.at_s, p_digest,
+           array['purse:' || g.source, 'absorbed:reorg', ledger.source_line(g.source)], array[g.id, g.id, g.id],
+           array[v_more - v_good, v_good, -v_more]
+    from ledger.present n;
+    outcome := 'posted';
 end $$;
