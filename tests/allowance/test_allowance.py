@@ -291,6 +291,34 @@ async def test_a_deposit_that_is_mined_again_in_another_block_is_credited_once(o
     await office.close_books()
 
 
+async def test_a_deposit_that_is_mined_again_long_after_makes_good_what_was_spent_of_it(office: Office) -> None:
+    account = await office.register.open(ALICE)
+    await office.anvil.mine(3)
+    sent = await office.emitter.deposit(ALICE, amount=1_000_000)
+    await office.confirm()
+    await spend(office, account, USD // 4)
+    raw = await office.anvil.rpc.call("eth_getRawTransactionByHash", sent)
+    await office.anvil.reorg(3)
+    await office.confirm()
+    assert (await office.available(account), await absorbed(office, account)) == (0, -USD // 4)
+    await office.anvil.rpc.call("anvil_reorg", 1, [[raw, 0]])
+    await office.confirm()
+    assert (await office.available(account), await absorbed(office, account)) == (3 * USD // 4, 0)
+    (grant,) = await office.ledger.grants(account, live_only=False)
+    assert grant.amount_nano == USD
+    await office.close_books()
+
+
+async def absorbed(office: Office, account: int) -> int:
+    """What a reorg took after it was spent, as the entries say."""
+    return int(
+        await office.database.fetchval(
+            "select coalesce(sum(amount), 0) from ledger.entries where line = 'absorbed:reorg' and account_id = $1",
+            account,
+        )
+    )
+
+
 async def test_a_block_that_a_reorg_removes_and_another_brings_back_grants_as_if_it_had_stayed(office: Office) -> None:
     account = await office.register.open(ALICE)
     await office.emitter.allowance(ALICE, day=TODAY, today=DIEM, onward=DIEM)

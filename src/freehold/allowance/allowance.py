@@ -184,23 +184,36 @@ class Allowance:
             await self._ledger.raise_grant(account.id, day, source, amount, name)
 
     async def _post_deposits(self, connection: Connection, account: Account, events: Sequence[Event]) -> None:
-        posted = {row["event"] for row in await connection.fetch(_SQL["posted"], account.id)}
-        for event in events:
-            name = event.place.external_id()
-            if not isinstance(event, Deposited) or name in posted:
-                continue
-            taken_back = await self._store.last_reversal_of(connection, event.place)
+        rows = await connection.fetch(_SQL["deposits"], account.id)
+        posted = {row["event"] for row in rows}
+        new = [event for event in events if isinstance(event, Deposited) and _name(event) not in posted]
+        if not new:
+            return
+        paid = {row["grant_external_id"] for row in rows}
+        reversed_ = [
+            grant.external_id
+            for grant in await self._ledger.grants(account.id, live_only=False)
+            if grant.external_id.startswith("evt:") and grant.source is Source.PREPAID and grant.external_id not in paid
+        ]
+        for event in new:
+            name = _name(event)
             amount = min(usdc_to_nano(event.amount), MAX_NANO)
+            external_id = _again(name, await self._store.last_reversal_of(connection, event.place), amount)
+            before = next((one for one in reversed_ if f":{event.place.tx_hash}:" in one), None)
             # In this transaction, and last in it, for it locks the account's row for every other ledger call.
-            grant = await self._ledger.grant(
-                account.id,
-                Source.PREPAID,
-                amount,
-                _again(name, taken_back, amount),
-                starts_at_s=event.place.block_time_s,
-                expires_at_s=FOREVER_S,
-                conn=connection,
-            )
+            if before is not None:  # its transaction was taken back and is there again: so is its grant
+                reversed_.remove(before)
+                grant = await self._ledger.restore(account.id, before, amount, external_id, conn=connection)
+            else:
+                grant = await self._ledger.grant(
+                    account.id,
+                    Source.PREPAID,
+                    amount,
+                    external_id,
+                    starts_at_s=event.place.block_time_s,
+                    expires_at_s=FOREVER_S,
+                    conn=connection,
+                )
             await connection.execute(_SQL["put_deposit"], name, account.id, grant.external_id, event.place.tx_hash)
 
     # ---- the reader's changes
