@@ -26,7 +26,7 @@ from freehold.gateway.shapes.model import Reader, Shape
 from freehold.gateway.sse import ALIVE, DONE, Frames, FrameTooLong, comment
 from freehold.gateway.stepping import Steps
 from freehold.gateway.x402.paid import admit_paid
-from freehold.ledger.model import Charge, Settlement
+from freehold.ledger.model import Attempt, Charge, Settlement
 from freehold.ledger.problems import AnswerStored
 from freehold.money import MAX_NANO
 from freehold.pricing.bounds import estimated_input
@@ -316,7 +316,8 @@ class Call:
         follows: bytes | None = None
         if settlement is not None and self._kept is not None and self._whole:
             settlement, follows = self._with_answer(settlement, self._kept)
-        charge = await self._door.settle(self._hold, settlement, self._steps, follows)
+        owed = () if settlement is not None else self._attempts()
+        charge = await self._door.settle(self._hold, settlement, self._steps, follows, owed)
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "call request_id=%s account=%d key=%d model=%s outcome=%s cost_nano=%d",
@@ -355,6 +356,12 @@ class Call:
             attempts=tuple(self._forward.attempts(outcome, read, made)),
             tokens=read + made,
         )
+
+    def _attempts(self) -> tuple[Attempt, ...]:
+        """What a call that costs its caller nothing has cost the operator: what the upstream says it read and made."""
+        usage = None if self._refused else self._meter.usage()
+        tokens = (0, 0) if usage is None else (input_tokens(usage), output_tokens(usage))
+        return tuple(self._forward.attempts("refused" if self._refused else self._outcome(), *tokens))
 
     def _outcome(self) -> str:
         if self._patience.deadline_passed:

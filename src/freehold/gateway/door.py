@@ -27,7 +27,7 @@ from freehold.gateway.shapes.responses import Responses
 from freehold.gateway.stepping import Steps
 from freehold.gateway.x402.payments import Payments
 from freehold.identity.model import ApiKey, Caller
-from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
+from freehold.ledger.model import Attempt, Charge, Hold, HoldRequest, Settlement
 from freehold.pricing.model import PriceBook
 from freehold.problems import Conflict, LedgerUnavailable, NotFound
 from freehold.upstream.catalogue import ModelNotFound, Serving
@@ -48,7 +48,7 @@ class Ledger(Protocol):
     async def hold(self, request: HoldRequest) -> Hold: ...
     async def extend(self, hold: Hold, more_nano: int, *, tokens: int = 0, day_unopened_ok: bool = False) -> Hold: ...
     async def settle(self, hold: Hold, settlement: Settlement) -> Charge: ...
-    async def release(self, hold: Hold) -> None: ...
+    async def release(self, hold: Hold, attempts: tuple[Attempt, ...] = ()) -> None: ...
     async def store_answer(self, hold: Hold, answer: bytes) -> bool: ...
     async def charge(self, account_id: int, request_id: UUID) -> Charge: ...
     async def require_key(self, account_id: int, key_id: int, version: int) -> None: ...
@@ -129,9 +129,14 @@ class Door:
         return handler
 
     async def settle(
-        self, hold: Hold, settlement: Settlement | None, steps: Steps | None = None, follows: bytes | None = None
+        self,
+        hold: Hold,
+        settlement: Settlement | None,
+        steps: Steps | None = None,
+        follows: bytes | None = None,
+        attempts: tuple[Attempt, ...] = (),
     ) -> Charge | None:
-        """Settle, or release when `settlement` is None; returns once that is durable.
+        """Settle, or release when `settlement` is None, with what its `attempts` cost; returns once that is durable.
 
         `steps` may still grow the hold; `follows` is a sealed answer that is stored next.
 
@@ -144,7 +149,7 @@ class Door:
                     charge = await self._settle_at_once(hold, settlement)
                     if charge is not None:
                         return charge
-                return await asyncio.shield(self._go_on(hold, settlement, steps, follows))
+                return await asyncio.shield(self._go_on(hold, settlement, steps, follows, attempts))
         except TimeoutError:
             log.warning("settlement is late request_id=req_%s", hold.request_id.hex)
             raise NotSettled(request_id=f"req_{hold.request_id.hex}") from None
@@ -164,10 +169,17 @@ class Door:
             return None
 
     def _go_on(
-        self, hold: Hold, settlement: Settlement | None, steps: Steps | None, follows: bytes | None
+        self,
+        hold: Hold,
+        settlement: Settlement | None,
+        steps: Steps | None,
+        follows: bytes | None,
+        attempts: tuple[Attempt, ...] = (),
     ) -> "asyncio.Task[Charge | None]":
         """Whoever has left or has been told otherwise."""
-        task = asyncio.get_running_loop().create_task(self._settle_until_known(hold, settlement, steps, follows))
+        task = asyncio.get_running_loop().create_task(
+            self._settle_until_known(hold, settlement, steps, follows, attempts)
+        )
         self._settling.add(task)
         task.add_done_callback(self._settled)
         return task
@@ -183,7 +195,12 @@ class Door:
             await asyncio.wait(self._settling, timeout=patience_s)
 
     async def _settle_until_known(
-        self, hold: Hold, settlement: Settlement | None, steps: Steps | None, follows: bytes | None
+        self,
+        hold: Hold,
+        settlement: Settlement | None,
+        steps: Steps | None,
+        follows: bytes | None,
+        attempts: tuple[Attempt, ...],
     ) -> Charge | None:
         if steps is not None and settlement is not None:
             hold = await steps.cover(settlement.cost_nano)
@@ -191,7 +208,7 @@ class Door:
         while True:
             try:
                 if settlement is None:
-                    await self.ledger.release(hold)
+                    await self.ledger.release(hold, attempts)
                     return None
                 charge = await self.ledger.settle(hold, settlement)
                 if follows is not None:
