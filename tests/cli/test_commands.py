@@ -40,6 +40,34 @@ def test_models_are_listed_with_their_prices(server: Server) -> None:
     assert "demo" in server.run("models").stdout
 
 
+def test_a_price_with_tiers_for_later_is_announced_and_in_the_history(server: Server) -> None:
+    words = ("prices", "set", "scripted-exact", "--input", "0", "--output", "2", "--reasoning", "3", "--note", "why")
+    made = server.json(*words, "--tier", "1000:output=4", "--from", "2099-01-01T00:00:00Z")
+    assert made["effective_at"] == "2099-01-01T00:00:00Z"
+    assert (
+        made["tiers"][0]["reasoning_usd_per_million"] == "3.00"
+        and made["tiers"][0]["output_nano_per_million"] == 4 * 10**9
+    )
+    assert any(row["version"] == made["version"] for row in server.json("prices", "show")["coming"])
+    assert "above 1,000" in server.run("prices", "history", "scripted-exact").stdout
+    assert server.json("prices", "history", "scripted-exact")["data"][-1]["note"] == "why"
+    for wrong in ("1000", "1000:tip=1", "x:input=1", "1000:input"):
+        assert server.run(*words, "--tier", wrong).exit_code == 2
+
+
+def test_books_differ_rate_by_rate_and_a_slip_is_refused_with_near_names(server: Server) -> None:
+    before = server.json("prices", "show")["version"]
+    after = server.json("prices", "set", "scripted-embedding", "--input", "1.5", "--output", "0")["version"]
+    found = server.json("prices", "diff", "--from", str(before), "--to", str(after))["data"]
+    assert [(row["model"], row["unit"], row["after_usd_per_million"]) for row in found] == [
+        ("scripted-embedding", "input", "1.50")
+    ]
+    assert "+50.0 %" in server.run("prices", "diff", "--from", str(before), "--to", str(after)).stdout
+    assert server.json("prices", "diff")["after"].startswith("genai-prices")
+    said = server.refused("prices", "set", "scripted-embeding", "--input", "1")
+    assert "scripted-embedding" in said and "--force" in said
+
+
 def test_a_price_that_is_set_is_shown_and_a_price_of_nonsense_is_refused(server: Server) -> None:
     server.json("prices", "set", "some-model", "--force", "--input", "0.25", "--output", "1.5", "--label", "test")
     row = next(row for row in server.json("prices", "show")["data"] if row["model"] == "some-model")

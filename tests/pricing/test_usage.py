@@ -142,6 +142,8 @@ def test_messages_count_caches_beside_the_input() -> None:
             "output_tokens": 9,
         }
     ) == {"input": 7, "cached_input": 1_000, "cache_write": 60, "cache_write_1h": 40, "output": 9}
+    thinking = {"input_tokens": 7, "output_tokens": 9, "output_tokens_details": {"thinking_tokens": 6}}
+    assert usage_of_messages(thinking) == {"input": 7, "output": 3, "reasoning": 6}
     assert usage_of_messages({"input_tokens": 7, "output_tokens": 9, "cache_read_input_tokens": None}) == {
         "input": 7,
         "output": 9,
@@ -156,6 +158,8 @@ def test_messages_count_caches_beside_the_input() -> None:
         {"cache_read_input_tokens": 1.5},
         {"cache_creation_input_tokens": 3, "cache_creation": {"ephemeral_1h_input_tokens": 4}},
         {"cache_creation": 5},
+        {"output_tokens_details": {"thinking_tokens": 10}},
+        {"output_tokens_details": []},
         {"cache_read_input_tokens": MAX_TOKENS},
     ],
 )

@@ -34,9 +34,8 @@ def prices_show(session: Session, number: int | None) -> None:
     session.out.document(read, draw)
 
 
-_PRICE_COLUMNS = (
-    "model", ">input USD/M", ">cached input", ">cache write", ">output USD/M", ">reasoning", "note"
-)  # fmt: skip
+_RATE_COLUMNS = (">input USD/M", ">cached input", ">cache write", ">output USD/M", ">reasoning")
+_PRICE_COLUMNS = ("model", *_RATE_COLUMNS, "note")
 _SHOWN = ("input", "cached_input", "cache_write", "output", "reasoning")
 
 
@@ -44,7 +43,7 @@ def _price_rows(row: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line for the price, and one for each of its tiers."""
     lines = [(str(row.get("model", "")), row, str(row.get("label", "")))]
     for tier in row.get("tiers", ()):
-        lines.append((f"  above {tier['above_tokens']:,} tokens", tier, ""))
+        lines.append((f"  above {tier['above_tokens']:,}", tier, ""))
     return [
         (name, *(str(rates.get(f"{unit}_usd_per_million", "-")) for unit in _SHOWN), note)
         for name, rates, note in lines
@@ -60,15 +59,19 @@ def prices_history(session: Session, model: str) -> None:
 
     def draw(out: Output) -> None:
         out.table(
-            (">version", "from", *_PRICE_COLUMNS),
+            ("from (UTC)", ">version", *_RATE_COLUMNS, "note"),
             [
-                (str(row["version"]) if not at else "", when(row["effective_at"]) if not at else "", *cells)
+                ("" if tier else _minute(row["effective_at"]), name, *rates, "" if tier else str(row["note"]))
                 for row in items(read)
-                for at, cells in enumerate(_price_rows(row))
+                for tier, (name, *rates, _) in enumerate(_price_rows({**row, "model": row["version"]}))
             ],
         )
 
     session.out.document(read, draw)
+
+
+def _minute(moment: Any) -> str:
+    return str(moment).removesuffix("Z").replace("T", " ")
 
 
 @prices.command("diff")

@@ -69,8 +69,8 @@ def usage_of_messages(reported: object) -> Usage | None:
     """The usage object of Anthropic's `/v1/messages`.
 
     `cache_creation_input_tokens` and `cache_read_input_tokens` are besides `input_tokens`; of the former,
-    `cache_creation.ephemeral_1h_input_tokens` were written for an hour. `output_tokens` includes thinking, which isn't
-    told apart. None as in `usage_of`.
+    `cache_creation.ephemeral_1h_input_tokens` were written for an hour. `output_tokens` includes thinking;
+    `output_tokens_details.thinking_tokens`, where a server has it, tells it apart. None as in `usage_of`.
     """
     if not _is_object(reported):
         return None
@@ -81,12 +81,27 @@ def usage_of_messages(reported: object) -> Usage | None:
     parts = reported.get("cache_creation")
     if parts is None:
         parts = _NOTHING
-    if fresh is None or output is None or written is None or cached is None or not _is_object(parts):
+    made = reported.get("output_tokens_details")
+    if made is None:
+        made = _NOTHING
+    if fresh is None or output is None or written is None or cached is None:
+        return None
+    if not _is_object(parts) or not _is_object(made):
         return None
     hour = _optional(parts, "ephemeral_1h_input_tokens")
-    if hour is None or hour > written or fresh + written + cached > MAX_TOKENS:
+    thought = _optional(made, "thinking_tokens")
+    if hour is None or hour > written or fresh + written + cached > MAX_TOKENS or thought is None or thought > output:
         return None
-    return _used({INPUT: fresh, CACHED: cached, CACHE_WRITE: written - hour, CACHE_WRITE_1H: hour, OUTPUT: output})
+    return _used(
+        {
+            INPUT: fresh,
+            CACHED: cached,
+            CACHE_WRITE: written - hour,
+            CACHE_WRITE_1H: hour,
+            OUTPUT: output - thought,
+            REASONING: thought,
+        }
+    )
 
 
 def _parted(prompt: int, completion: int, inside: object, made: object, total: object) -> Usage | None:
