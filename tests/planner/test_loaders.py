@@ -266,6 +266,7 @@ BAD = {
     "a time": ("yesterday,1", 3, "yesterday", "time is not a time such as 2026-11-23T08:00:00Z or unix seconds"),
     "no time": (",1", 3, "", "time is not a time such as 2026-11-23T08:00:00Z or unix seconds"),
     "a day that isn't": ("2026-02-30,1", 3, "2026-02-30", "time is not a time such as 2026-11-23T08:00:00Z or unix seconds"),
+    "a far day": ("2100-01-01,1", 3, "2100-01-01", "time is not a time such as 2026-11-23T08:00:00Z or unix seconds"),
     "fields": ("2026-11-23,1,2", 3, "2026-11-23,1,2", "has 3 fields where the file has 2"),
     "a field": ("2026-11-23", 3, "2026-11-23", "has 1 fields where the file has 2"),
 }  # fmt: skip

@@ -104,6 +104,12 @@ def test_an_assumption_that_can_not_be_is_refused_by_name(name: str) -> None:
         Assumptions(diem_price=1.0, **{name: -1.0})  # type: ignore[arg-type]
 
 
+def test_more_paths_than_fit_into_memory_are_refused() -> None:
+    Assumptions(diem_price=1.0, paths=100_000)
+    with pytest.raises(InvalidAssumption, match="at most 10,958 fit"):
+        Assumptions(diem_price=1.0, horizon_days=3_650, paths=100_000)
+
+
 def test_idle_credit_fetches_no_more_than_the_work_costs_elsewhere() -> None:
     with pytest.raises(InvalidAssumption, match="lease"):
         Assumptions(diem_price=1.0, rent_ratio=0.5, lease=0.6)

@@ -23,6 +23,9 @@ YEAR_DAYS = 365.0
 ENOUGH_DAYS = 14
 """Fewer days of usage than this get a plain warning: two weeks show each weekday twice."""
 
+MOST_PATH_DAYS = 40_000_000
+"""Paths times days of a plan's scenarios: they take about 0.5 GB."""
+
 
 class InvalidAssumption(Problem):
     """{name} is {value}: {reason}"""
@@ -254,6 +257,13 @@ class Assumptions:
                 raise InvalidAssumption(
                     name=name, value=value, reason=f"It is a number from {low:g} to {high:g}.", param=name
                 )
+        if self.paths * self.horizon_days > MOST_PATH_DAYS:
+            raise InvalidAssumption(
+                name="paths",
+                value=self.paths,
+                reason=f"Over {self.horizon_days} days at most {MOST_PATH_DAYS // self.horizon_days:,} fit into memory.",
+                param="paths",
+            )
         if self.lease > self.overflow_price:
             raise InvalidAssumption(
                 name="lease",

@@ -18,6 +18,9 @@ RAW_LINE = "\x00line"
 EPOCH_AT_LEAST_S = 3e8
 """A numeric time below this many seconds (July 1979) counts from the series' own start."""
 
+_END_S = 4_102_444_800
+"""2100-01-01: no row is later."""
+
 MOST = 1e15
 """No field of a row is more than this."""
 
@@ -132,7 +135,7 @@ def _times(texts: pl.DataFrame, layout: Layout, bad: _Bad) -> tuple[Column, ...]
         dated = dated | written
         zoneless = written & without_zone
     with np.errstate(invalid="ignore"):
-        wrong = ~np.isfinite(values) | (values < 0) | (values > 2.5e11)
+        wrong = ~np.isfinite(values) | (values < 0) | (values >= _END_S)
     if wrong.any():
         bad.add(wrong, column, f"{layout.time} is not a time such as 2026-11-23T08:00:00Z or unix seconds")
     return values, dated, ~dated & ~wrong, zoneless
