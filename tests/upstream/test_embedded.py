@@ -59,6 +59,12 @@ async def test_a_chat_answers_with_believable_usage_and_no_path(embedded: OpenAI
     assert 0 < usage["output"] <= 8
 
 
+async def test_several_choices_are_refused_since_only_one_would_be_reported(embedded: OpenAICompatible) -> None:
+    status, body = await chat(embedded, n=2)
+    assert (status, "one choice" in body["error"]["message"]) == (400, True)
+    assert (await chat(embedded, n=1))[0] == 200
+
+
 async def test_a_stream_is_whole_characters_and_ends_with_usage(embedded: OpenAICompatible) -> None:
     body = {
         "messages": [{"role": "user", "content": "Repeat exactly: 🎉🏳️‍🌈 日本語 Ünïcödé 🎉🎉🎉"}],
