@@ -28,6 +28,7 @@ import machine
 import peers
 import report
 from peers import Absent, Freehold, Running, Target
+from progress import Progress
 
 CALLERS = (1, 16, 64)
 STREAMS = (200, 1000)
@@ -69,7 +70,8 @@ SIZES = {
 class Samples:
     """What was measured, a line of JSON each, kept as it comes."""
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, progress: Progress, *, resume: bool) -> None:
+        self.progress = progress
         self._path = path
         if not resume:
             path.unlink(missing_ok=True)
@@ -89,6 +91,7 @@ class Samples:
         sample = {"phase": phase, "target": target, "size": size, "round": number}
         if self._key(sample) in self._known:
             return
+        self.progress.doing(f"{target}, {size:,}, round {number}")
         sample.update(take())
         self._known.add(self._key(sample))
         self.all.append(sample)
@@ -96,9 +99,9 @@ class Samples:
             out.write(json.dumps(sample) + "\n")
         figure = next((sample[name] for name in ("rps", "first_p50_us", "pairs", "rss_mb") if name in sample), "")
         shown = f"{figure:,.0f}" if isinstance(figure, float) else figure
-        sys.stderr.write(f"  {phase:10} {target:9} {size:>9,}  round {number}: {shown}\n")
+        self.progress.say(f"  {phase:10} {target:9} {size:>9,}  round {number}: {shown}")
         if sample.get("failure"):
-            sys.stderr.write(f"    {sample['failure'][:200]!r}\n")
+            self.progress.say(f"    {sample['failure'][:200]!r}")
 
 
 class Bench:
@@ -107,6 +110,7 @@ class Bench:
     def __init__(self, running: Running, samples: Samples, size: Size, only: set[str]) -> None:
         self._running = running
         self._samples = samples
+        self.progress = samples.progress
         self._size = size
         self.absent: dict[str, str] = {}
         self.targets: list[Target] = []
@@ -118,6 +122,7 @@ class Bench:
         self.targets.append(peers.direct(port))
         self.freehold: Freehold = peers.freehold(running, port)
         for start in (peers.nginx, peers.portkey, peers.litellm):
+            self.progress.doing(start.__name__)
             if only and start.__name__ not in only:
                 self.absent[start.__name__] = "left out of this run"
                 continue
@@ -125,7 +130,7 @@ class Bench:
                 self.targets.append(start(running, port))
             except Absent as reason:
                 self.absent[start.__name__] = str(reason)
-                sys.stderr.write(f"{reason}\n")
+                self.progress.say(str(reason))
         order = ["direct", "nginx", "freehold", "portkey", "litellm"]
         self.targets = sorted([*self.targets, self.freehold.target], key=lambda target: order.index(target.name))
         for target in self.targets:
@@ -278,17 +283,19 @@ def folder() -> Iterator[Path]:
 def phases(bench: Bench, size: Size, chosen: set[str]) -> dict[str, str]:
     """Run what was chosen; what failed, by phase, so that the rest is still measured."""
     failed: dict[str, str] = {}
+    progress = bench.progress
 
     def run(name: str, work: Callable[[], None]) -> None:
         if chosen and name not in chosen:
             return
+        progress.begin(name)
         began_s = time.monotonic()
         try:
             work()
         except Absent as reason:
             failed[name] = str(reason)
-            sys.stderr.write(f"{name}: {reason}\n")
-        sys.stderr.write(f"{name} took {time.monotonic() - began_s:.0f} s\n")
+            progress.say(f"{name}: {reason}")
+        progress.say(f"{name} took {time.monotonic() - began_s:.0f} s")
 
     bench.pin(pinned=True)
     run("memory", bench.memory)
@@ -301,6 +308,24 @@ def phases(bench: Bench, size: Size, chosen: set[str]) -> dict[str, str]:
     run("books", bench.books)
     run("accounts", bench.accounts)
     return failed
+
+
+def expected_s(size: Size, targets: int) -> dict[str, float]:
+    """How long each phase should take, roughly: for the line that says how long the run still takes."""
+    streams = sum(
+        rounds * targets * (PAUSE_MS[count] / 1000 * 50 * 3 + 1) for count, rounds in size.stream_rounds.items()
+    )
+    return {
+        "memory": size.requests[1] / 1_500,
+        "pinned": size.rounds * len(CALLERS) * targets * (size.seconds * 1.2 + 0.6),
+        "streams": streams,
+        "unpinned": size.unpinned_rounds * len(CALLERS) * targets * (size.unpinned_seconds * 1.2 + 0.6),
+        "ledger": size.ledger_rounds * 2 * (size.ledger_seconds + 1) + 5,
+        "books": 1.0,
+        "accounts": size.rounds * 2 * size.seconds * 2
+        + size.accounts / 20_000
+        + size.ledger_rounds * size.ledger_seconds * 3,
+    }
 
 
 def main() -> int:
@@ -322,10 +347,14 @@ def main() -> int:
     if options.rounds:
         size = Size(**{**{name: getattr(size, name) for name in Size.__slots__}, "rounds": options.rounds})
     peers.PEERS.mkdir(exist_ok=True)
-    samples = Samples(peers.PEERS / f"samples-{options.mode}.jsonl", resume=options.resume or options.report)
+    chosen = {name: s for name, s in expected_s(size, 5).items() if not options.phase or name in options.phase}
+    progress = Progress({} if options.report else chosen)
+    resume = options.resume or options.report
+    samples = Samples(peers.PEERS / f"samples-{options.mode}.jsonl", progress, resume=resume)
     about_file = peers.PEERS / f"about-{options.mode}.json"
     if not options.report:
         about_file.write_text(json.dumps(measured(samples, size, options)), "utf-8")
+    progress.end()
     report.write(peers.BENCH, samples.all, json.loads(about_file.read_text("utf-8")))
     return 0
 
