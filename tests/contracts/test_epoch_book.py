@@ -12,6 +12,8 @@ from tests.contracts.evm import DAY_S, START_S, Contract, refused
 from tests.contracts.freehold_chain import ALICE, BOB, DEPLOYER, NOBODY, OPERATOR, Freehold, artifact
 from tests.contracts.merkle_oracle import EMPTY, leaf_of, levels, proof_of, root_of
 
+from freehold.receipts import tree
+
 A, B = ALICE.address, BOB.address
 YESTERDAY = START_S // DAY_S - 1
 RECEIPTS = [keccak(text=f"receipt {n}") for n in range(7)]
@@ -120,6 +122,15 @@ def test_each_receipt_of_the_day_verifies_and_only_on_its_day(book: Books) -> No
         assert not book.contract.verify(YESTERDAY + 1, receipt, proof_of(RECEIPTS, index))
     assert book.contract.verify(YESTERDAY, RECEIPTS[0], [])
     assert not book.contract.verify(YESTERDAY, RECEIPTS[1], [])
+
+
+def test_the_tree_that_receipts_are_published_by_is_the_one_that_the_contract_reads(book: Books) -> None:
+    leaves = [tree.leaf(receipt) for receipt in RECEIPTS]
+    published = tree.levels(leaves)
+    book.contract.publish(YESTERDAY, tree.root(published), totals(), sender=OPERATOR)
+    for receipt in RECEIPTS:
+        assert book.contract.verify(YESTERDAY, receipt, tree.proof(published, tree.leaf(receipt)))
+    assert tree.root(published) == root_of(sorted(RECEIPTS, key=leaf_of))
 
 
 def test_a_changed_digit_does_not_verify(book: Books) -> None:

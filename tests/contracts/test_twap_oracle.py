@@ -244,7 +244,7 @@ def test_to_move_the_price_costs_what_the_formula_says(standing: Market, factor:
 
 
 def test_to_double_the_mean_for_a_block_needs_more_than_any_pool_has(standing: Market) -> None:
-    """With one block of 12 s the price must rise 2^150-fold, and even with 30 the reference is 31 times the pool."""
+    """With one block of 12 s the price must rise 2^150-fold; with 30 of them it costs 3.8 times what the pool has."""
     for blocks, least in ((1, 1e21), (30, 3.0)):
         needed = 2 ** (WINDOW_S / (blocks * BLOCK_S))
         cost = standing.y0 * (needed**0.25 - needed**-0.25) ** 2
