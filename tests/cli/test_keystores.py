@@ -1,5 +1,6 @@
 """Wallets in keystore files: made, imported, listed; they sign, stake, sign in and pay as the named ones do."""
 
+import asyncio
 import json
 import os
 import stat
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account as Wallets
+from tests.chain.lab import Anvil
 from tests.cli.conftest import Server
+from tests.cli.webserver import answering, response
 
 SECRET = "correct horse"
 
@@ -108,3 +111,29 @@ def test_a_wallet_tops_up_its_own_account_without_any_credentials(server: Server
 def test_a_name_and_a_file_exclude_each_other(server: Server) -> None:
     result = server.run("stake", "hold", "5", "--from", "alice", "--wallet", "savings")
     assert result.exit_code == 2 and "give one" in result.stderr
+
+
+async def test_on_another_chain_a_keystore_needs_its_node_and_signs_for_no_other(
+    server: Server, tmp_path: Path, password: str
+) -> None:
+    account = Wallets.create()
+    (tmp_path / "key").write_text(account.key.hex(), "utf-8")
+    where = str(tmp_path / "base.json")
+    server.json("wallet", "import", where, "--key-file", str(tmp_path / "key"), "--password-file", password)
+    told = {"chain_id": 8453, "rpc_url": None, "operator": account.address, "confirmations": 2, "from_block": 1}
+    contracts = dict.fromkeys(("hold", "staking", "diem", "vault", "prepaid", "usdc", "timelock"), account.address)
+    anvil = Anvil("--chain-id", "10")
+    await anvil.start()
+    try:
+        with answering(response(json.dumps({**told, "contracts": contracts}).encode())) as url:
+            words = ("transfer", "1", "usdc", account.address, "--url", url)
+            assert "exist on the development chain" in await asyncio.to_thread(
+                server.refused, *words, "--from", "alice"
+            )
+            signs = ("--wallet", where, "--password-file", password)
+            assert "--rpc-url URL" in await asyncio.to_thread(server.refused, *words, *signs)
+            node = ("--rpc-url", f"http://127.0.0.1:{anvil.port}")
+            said = await asyncio.to_thread(server.refused, *words, *signs, *node)
+            assert "is on chain 10, and this server is on chain 8453" in said
+    finally:
+        await anvil.stop()

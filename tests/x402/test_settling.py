@@ -249,3 +249,22 @@ async def test_a_payment_that_was_refused_is_credited_when_its_transfer_comes_al
     await until(shop, claim, "credited")
     assert await shop.credit_of(wallet) == 7_000_000
     await shop.close_books()
+
+
+async def test_a_payment_waits_for_its_confirmations(shop: Shop) -> None:
+    wallet = await shop.wallet()
+    header = await shop.header(await shop.signed(wallet, 5_000))
+    await shop.stop_mining()
+    async with httpx.AsyncClient(base_url=shop.url, timeout=60) as http:
+        call = asyncio.create_task(http.post(CHAT, json=dict(ASKED), headers=header))
+        async with asyncio.timeout(30):
+            while not await shop.database.fetchval("select count(*) from x402_payment where tx_hash is not null"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        for _ in range(shop.deployment.confirmations):
+            await shop.anvil.mine()
+            await shop.worker.payments.follow()
+            assert await shop.account_of(wallet) is None
+        assert await shop.usdc_of(wallet.address) == 5 * USD - 5_000 and not call.done()
+        await shop.anvil.mine()
+        assert (await call).status_code == 200
+    shop.go_on_mining()
