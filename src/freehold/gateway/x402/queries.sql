@@ -59,7 +59,7 @@ where p.state = 'credited' and p.landed_block is null
 union all
 select p.*, extract(epoch from p.credited_at)::float8
 from chain_block b join x402_payment p on p.state = 'credited' and p.landed_block = b.number
-where p.landed_hash <> b.hash
+where p.landed_hash <> b.hash and b.number > (select number from chain_cursor) - 300  -- as many as the reader keeps
 union all
 select p.*, extract(epoch from p.credited_at)::float8
 from x402_payment p
