@@ -104,6 +104,15 @@ def test_the_explicit_maximum_is_read_under_both_names(fields: dict[str, Any], m
         ({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages"),
         ({"messages": [{"role": "assistant", "tool_calls": ["f"]}]}, "messages"),
         ({"tools": {}}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"stop": 5}, "stop"),
+        ({"seed": "x"}, "seed"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"response_format": "json"}, "response_format"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"metadata": "x"}, "metadata"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
     ],
 )
 def test_a_field_of_the_wrong_shape_is_named(fields: dict[str, Any], param: str) -> None:

@@ -26,6 +26,8 @@ from tests.gateway.shapes import (
 )
 
 from freehold.db import Database
+from freehold.gateway.metrics import Counted, Metrics
+from freehold.metrics import Numbers
 from freehold.upstream.model import UpstreamCall
 
 WORDS = ["one ", "two ", "three ", "four "]
@@ -601,6 +603,19 @@ class TestRoutes:
         response = await ask(house.port, spoken.path, b"", None, method="GET")
         assert (response.status, response.headers["allow"]) == (405, "POST")
 
+    async def test_paths_that_clients_make_up_are_counted_under_one_name(self, house: House) -> None:
+        counted = Counted(house.door, Metrics(Numbers.private()))
+        assert counted.route("/v1/messages/a") is counted.route("/v1/messages/b")
+        assert counted.route("/v1/messages/a") is not counted.route("/v1/messages/count_tokens")
+
+    async def test_an_image_costs_the_models_bound_at_most(self, house: House) -> None:
+        customer = await house.customer(prepaid="0.004")
+        picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 100_000}
+        one = RESPONSES.body(NATIVE, input=[{"role": "user", "content": [picture]}], max_output_tokens=1)
+        two = RESPONSES.body(NATIVE, input=[{"role": "user", "content": [picture, picture]}], max_output_tokens=1)
+        assert (await send(house, RESPONSES, customer, one)).status == 200
+        assert (await send(house, RESPONSES, customer, two)).status == 402
+
 
 class TestUpstreamsThatMisbehave:
     @pytest.mark.parametrize("spoken", [RESPONSES, MESSAGES], ids=lambda spoken: spoken.name)
@@ -616,6 +631,8 @@ class TestUpstreamsThatMisbehave:
             response = await send(house, spoken, customer, body, **{"idempotency-key": "k"})
             assert not spoken.ended(response)
             assert "error" in events(response)[-1] or events(response)[-1]["type"] == "response.failed"
+        repeated = await send(house, spoken, customer, body, **{"idempotency-key": "k"})
+        assert (repeated.status, repeated.json()["error"]["code"]) == (409, "idempotency_conflict")  # nothing was kept
         (charge,) = await house.charges(customer)
         assert (charge.outcome, charge.usage["output"]) == ("upstream_died", 1)
 

@@ -173,6 +173,14 @@ def test_what_changes_the_price_or_holds_state_upstream_is_refused(
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize("spoken", [RESPONSES, MESSAGES, COMPLETIONS], ids=lambda spoken: spoken.name)
+@pytest.mark.parametrize("name", ["plugins", "web_search_options", "prediction", "n_cmpl", "id_slot", "N_Predict"])
+def test_translation_passes_nothing_on_that_a_chat_is_refused_for(spoken: Spoken, name: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        read(spoken, **{name: {"x": 1}})
+    assert caught.value.param == name
+
+
 def test_refused_fields_may_be_null_or_false() -> None:
     read(RESPONSES, background=False, conversation=None, previous_response_id=None, service_tier="auto", prompt=None)
     read(MESSAGES, container=None, service_tier="standard_only")

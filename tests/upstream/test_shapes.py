@@ -135,6 +135,29 @@ class TestSpeech:
         assert forced["choices"][0]["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("direct", [True, False])
+async def test_messages_carry_the_key_as_anthropics_servers_take_it(direct: bool) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    upstream = OpenAICompatible("up", f"http://127.0.0.1:{port}/v1", [ECHO], api_key="secret", direct=direct)
+    for path in ("messages", "chat/completions"):
+        await (await upstream.send(call(path))).read(1_000)
+    await upstream.close()
+    server.close()
+    assert [(b"x-api-key: secret" in head, b"anthropic-version: 2023" in head) for head in heads] == [
+        (True, True),
+        (False, False),
+    ]
+
+
 def test_a_sample_is_what_its_schema_allows() -> None:
     schema = {
         "type": "object",
