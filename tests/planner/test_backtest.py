@@ -83,14 +83,16 @@ def test_the_randomised_rule_adds_up_the_same_with_a_lease_of_next_to_nothing(de
     assert online.randomised(demand, fee=fee) == pytest.approx(slow, abs=1e-6)
 
 
-def test_spend_outside_the_window_is_forgotten() -> None:
-    demand = np.array([1.0, 1, 0, 0, 0, 1, 1, 1])
+def test_spend_outside_the_window_is_forgotten_and_what_is_bought_stays() -> None:
+    demand = np.array([1.0, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1])
 
     def limit(cut: online.Levels) -> Floats:
         return np.full(len(cut.width), 2.0)
 
-    assert online.play(demand, limit, fee=2.0, window=3).held.tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
-    assert online.play(demand, limit, fee=2.0).held.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    short, ever = (online.play(demand, limit, fee=2.0, window=window) for window in (3, None))
+    assert short.held.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert ever.held.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert (short.cost, ever.cost) == (4 + 2, 2 + 2)
 
 
 def test_idle_credit_is_leased() -> None:
