@@ -100,7 +100,8 @@ class Payments:
         `account_id`: whom it funds, else the payer's own account, which is made with it.
 
         Raises Unacceptable for a payment that isn't taken; PaymentReused for one that was made for something else;
-        PaymentsUnavailable when the operator's wallet can't carry it to the chain; PaymentPending when it isn't confirmed in time (it is followed all the same); NodeUnavailable.
+        PaymentsUnavailable when the operator's wallet can't carry it to the chain; PaymentPending when it isn't
+        confirmed in time (it is followed all the same); NodeUnavailable.
         """
         terms = await self.terms()
         signed = payment.authorization
