@@ -114,6 +114,11 @@ async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: s
                     raise HostError(f"The dev chain's USDC is missing ({package}): run `make up` to install it.")
                 if recorded is None:
                     say("Deploying the contracts.")
+                elif deployments.ABSENT in recorded.contracts.values():
+                    say(
+                        "This dev chain's contracts are of an older Freehold: deploying new ones. What was staked and "
+                        "deposited in the old ones stays there, and grants nothing any more."
+                    )
                 confirmations = DEV_CONFIRMATIONS if settings.confirmations is None else settings.confirmations
                 signer = ReceiptKey(bytes.fromhex(ensure_key(settings.data / RECEIPT_KEY))).address
                 standing = await deploy_dev(
