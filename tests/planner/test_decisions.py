@@ -119,6 +119,15 @@ def test_a_mix_can_beat_each_of_its_parts() -> None:
     assert both["mix"].parts == pytest.approx({"diem": 5.0, "deal": 5.0})
 
 
+def test_ways_of_the_same_name_are_told_apart() -> None:
+    found = {each.name: each for each in alternatives(STEADY, GIVEN, [Commitment(0.3, 200), Commitment(0.6, 200)])}
+    assert list(found["mix"].parts) == ["diem", "committed-use discount", "committed-use discount 2"]
+    assert found["committed-use discount"].cost == pytest.approx(0.7 * 2_000)
+    assert found["committed-use discount 2"].cost == pytest.approx(0.4 * 2_000)
+    taken = {each.name: each.cost for each in alternatives(STEADY, GIVEN, [Commitment(0.6, 200, "diem")])}
+    assert (taken["diem"], taken["diem 2"]) == (pytest.approx(1_000), pytest.approx(800))
+
+
 def test_after_a_platforms_end_only_other_capacity_serves() -> None:
     doomed = replace(GIVEN, hazard=1e9)
     found = {each.name: each.cost for each in alternatives(STEADY, doomed, [Commitment(0.3, 200, "deal")])}

@@ -189,6 +189,13 @@ def test_several_files_are_added_up_day_by_day(tmp_path: Path) -> None:
     assert made.requests.tolist() == [9.0, 1.0]
 
 
+def test_two_formats_that_tell_of_the_same_days_are_warned_of(tmp_path: Path) -> None:
+    both = read(tmp_path, OPENAI_JSON, OPENAI_COSTS).provenance.warnings
+    assert both == ("0-a.log and 1-a.log tell of the same days; calls that are in both are counted twice.",)
+    assert read(tmp_path, OPENAI_COSTS, own(own_row(at=NEXT))).provenance.warnings == ()
+    assert read(tmp_path, own(own_row()), own(own_row())).provenance.warnings == ()
+
+
 def test_a_folder_is_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(own(own_row()), "utf-8")
     (tmp_path / "b.csv").write_text(own(own_row(at=NEXT)), "utf-8")
@@ -293,7 +300,7 @@ def test_with_a_bad_row_nothing_is_taken_unless_such_rows_may_be_left_out(tmp_pa
     assert made.usage().demand.tolist() == [1.0, 0.0, 2.0]
     assert made.provenance.bad_row_count == 1
     assert [bad.line for bad in made.provenance.bad_rows] == [3]
-    assert made.provenance.warnings == ("1 bad rows are left out.",)
+    assert made.provenance.warnings == ("1 bad row is left out.",)
 
 
 def test_a_missing_number_that_must_be_there_makes_a_row_bad(tmp_path: Path) -> None:

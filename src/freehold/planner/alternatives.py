@@ -12,8 +12,9 @@ worse than the best of its parts. Source: capacity expansion with several techno
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class _Way:
     serves: float
     """USD a day of one unit."""
     whole: bool = False
+    diem: bool = False
+    """Idle credit of it is leased; nothing of it serves after the platform's end."""
 
 
 def alternatives(
@@ -42,8 +45,8 @@ def alternatives(
 ) -> tuple[Alternative, ...]:
     """Each way alone, what is above it paid by the call, and the best mix of all; the cheapest first."""
     over = sizing.weights(given)
-    diem = _Way("diem", sizing.lost_per_diem(given, over), 1.0)
-    others = [*(_committed(each, given, over) for each in commitments), *(_gpu(each, over) for each in gpus)]
+    diem = _Way("diem", sizing.lost_per_diem(given, over), 1.0, diem=True)
+    others = _apart([*(_committed(each, given, over) for each in commitments), *(_gpu(each, over) for each in gpus)])
     found = [Alternative("by the call", _BY_CALL, sizing.rent(demand, given, over), {})]
     for way in (diem, *others):
         cost, parts = _best([way], demand, given, over)
@@ -63,6 +66,23 @@ _NAMES = {"diem": "DIEM"}
 def _label(parts: Mapping[str, float], what: str) -> str:
     used = [f"{amount:,.2f} a day of {_NAMES.get(name, name)}" for name, amount in parts.items() if amount > 0]
     return f"{what[0].upper()}{what[1:]}: {', '.join(used) or 'none of it'}, the rest by the call"
+
+
+def _apart(ways: Sequence[_Way]) -> list[_Way]:
+    """The same with names that differ, also from those that are used here."""
+    taken = {"diem", "by the call", "mix"}
+    found: list[_Way] = []
+    for way in ways:
+        name = next(name for name in _numbered(way.name) if name not in taken)
+        taken.add(name)
+        found.append(replace(way, name=name))
+    return found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name} {number}"
 
 
 def _committed(given: Commitment, assumed: Assumptions, over: sizing.Weights) -> _Way:
@@ -85,8 +105,8 @@ def _best(
     from scipy.sparse import csr_array, eye_array, hstack, vstack
 
     days, alive, dead = _days(demand, given, over)
-    number, count = len(days), len(ways)
-    owned = np.array([way.name == "diem" for way in ways])
+    number = len(days)
+    owned = np.array([way.diem for way in ways])
     serves = np.array([way.serves for way in ways])
     peak = float(days.max())
     most = [_most(way, peak, given) for way in ways]
@@ -116,13 +136,13 @@ def _best(
         raise ArithmeticError(
             f"the programme of {', '.join(way.name for way in ways)} has no solution: {solved.message}"
         )
-    capacity = solved.x[:count] * serves
+    capacity = solved.x[: len(ways)] * serves
     return float(solved.fun), {way.name: float(x) for way, x in zip(ways, capacity, strict=True)}
 
 
 def _most(way: _Way, peak: float, given: Assumptions) -> float:
     """No more of a way than can be of use; of DIEM, no more than the budget buys and somebody takes."""
-    if way.name == "diem":
+    if way.diem:
         bought = math.inf if given.budget is None else given.budget / sizing.outlay_per_diem(given)
         return min(bought, peak + (given.lease_depth or 0.0))
     return math.ceil(peak / way.serves) if way.serves > 0 else 0.0

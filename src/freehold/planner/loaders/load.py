@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -215,8 +216,9 @@ def _provenance(files: list[_File], bad: tuple[BadRow, ...], bad_count: int, dat
         if file.layout is not None and file.layout.guessed:
             used = ", ".join(file.layout.used())
             notes.append(f"{file.name} is in no format known by name; its columns {used} are taken by what they say.")
-    warnings = (f"{bad_count:,} bad rows are left out.",) if bad_count else ()
     filled = [file for file in files if file.rows]
+    left_out = "1 bad row is left out." if bad_count == 1 else f"{bad_count:,} bad rows are left out."
+    warnings = (*((left_out,) if bad_count else ()), *(_twice(filled) if dated else ()))
     return Provenance(
         files=tuple(
             SourceFile(
@@ -241,6 +243,19 @@ def _provenance(files: list[_File], bad: tuple[BadRow, ...], bad_count: int, dat
         median_input_tokens=_median([each for file in files for each in file.counts["input"]]),
         median_output_tokens=_median([each for file in files for each in file.counts["output"]]),
     )
+
+
+def _twice(files: list[_File]) -> list[str]:
+    """A warning for each two formats that tell of the same days: perhaps the same calls, counted twice."""
+    told: dict[frozenset[str], str] = {}
+    for one, other in combinations(files, 2):
+        kinds = frozenset(file.layout.name for file in (one, other) if file.layout is not None)
+        shared = one.first_s // DAY_S <= other.last_s // DAY_S and other.first_s // DAY_S <= one.last_s // DAY_S
+        if len(kinds) == 2 and shared:
+            told.setdefault(
+                kinds, f"{one.name} and {other.name} tell of the same days; calls that are in both are counted twice."
+            )
+    return list(told.values())
 
 
 def _median(counts: list[pl.DataFrame]) -> float | None:
