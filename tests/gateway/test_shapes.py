@@ -281,6 +281,11 @@ class TestWhatGoesUpstream:
         await send(house, RESPONSES, customer, body)
         assert json.loads(house.scripted.seen[-1].body) == {**body, "store": False, "max_output_tokens": 77}
 
+    async def test_an_upstream_that_would_store_by_itself_is_told_not_to(self, house: House) -> None:
+        customer = await house.customer(prepaid="1")
+        await send(house, RESPONSES, customer, RESPONSES.body(NATIVE))
+        assert json.loads(house.scripted.seen[-1].body)["store"] is False
+
     async def test_a_native_message_keeps_its_blocks(self, house: House) -> None:
         customer = await house.customer(prepaid="1")
         block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}}

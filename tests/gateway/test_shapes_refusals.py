@@ -174,11 +174,19 @@ def test_what_changes_the_price_or_holds_state_upstream_is_refused(
 
 
 @pytest.mark.parametrize("spoken", [RESPONSES, MESSAGES, COMPLETIONS], ids=lambda spoken: spoken.name)
-@pytest.mark.parametrize("name", ["plugins", "web_search_options", "prediction", "n_cmpl", "id_slot", "N_Predict"])
+@pytest.mark.parametrize(
+    "name", ["plugins", "web_search_options", "prediction", "n_cmpl", "id_slot", "N_Predict", "modalities"]
+)
 def test_translation_passes_nothing_on_that_a_chat_is_refused_for(spoken: Spoken, name: str) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         read(spoken, **{name: {"x": 1}})
     assert caught.value.param == name
+
+
+def test_a_message_has_no_prompt_that_an_upstream_keeps() -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        read(MESSAGES, prompt={"id": "p"})
+    assert caught.value.param == "prompt"
 
 
 def test_refused_fields_may_be_null_or_false() -> None:

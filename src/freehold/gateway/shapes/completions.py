@@ -11,7 +11,6 @@ from freehold.gateway.asking import (
     MOST_CHOICES,
     PAID,
     Ask,
-    check_fields,
     count,
     flag,
     for_upstream,
@@ -75,6 +74,7 @@ FIELDS: dict[str, Check] = {
 REFUSED = {
     **{name: why for name, why in REFUSED_OF_CHATS.items() if name not in ("prompt", "best_of")},
     "max_completion_tokens": "use max_tokens for the most output",
+    "modalities": PAID,
 }
 
 _OWN = frozenset({"prompt", "best_of", "echo", "suffix", "logprobs", "max_tokens", *REFUSED})
@@ -208,7 +208,6 @@ def _chat(body: dict[str, Any], prompt: Prompt) -> dict[str, Any]:
         sent["logprobs"] = True
         if body["logprobs"]:
             sent["top_logprobs"] = body["logprobs"]
-    check_fields(sent)
     return sent
 
 

@@ -11,7 +11,6 @@ from freehold.gateway.asking import (
     PAID,
     STATE,
     Ask,
-    check_fields,
     flag,
     for_upstream,
     lowered,
@@ -188,7 +187,6 @@ def _chat(body: dict[str, Any], extra: list[int]) -> dict[str, Any]:
         sent["store"] = False
     if "freehold" in body:
         sent["freehold"] = body["freehold"]
-    check_fields(sent)  # what passes as it is must not be a chat's own way to state or price
     return sent
 
 
