@@ -14,7 +14,7 @@ contract Diem is ERC20, ERC20Permit, ERC3009 {
 
     error NotStaking(address caller);
 
-    constructor() ERC20("Diem", "DIEM") ERC20Permit("Diem") {
+    constructor(string memory name, string memory symbol) ERC20(name, symbol) ERC20Permit(name) {
         STAKING = msg.sender;
     }
 

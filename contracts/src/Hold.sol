@@ -11,7 +11,10 @@ contract Hold is ERC20, ERC20Permit {
 
     error NotStaking(address caller);
 
-    constructor(address holder, uint256 genesisSupply) ERC20("Freehold", "HOLD") ERC20Permit("Freehold") {
+    constructor(address holder, uint256 genesisSupply, string memory name, string memory symbol)
+        ERC20(name, symbol)
+        ERC20Permit(name)
+    {
         STAKING = msg.sender;
         _mint(holder, genesisSupply);
     }

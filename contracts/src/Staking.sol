@@ -16,6 +16,14 @@ contract Staking is ERC20, Governed {
     using SafeERC20 for Hold;
     using Curve for uint256[];
 
+    /// What the tokens are called, for good.
+    struct Names {
+        string hold;
+        string holdSymbol;
+        string diem;
+        string diemSymbol;
+    }
+
     struct Position {
         /// sHOLD that can't be unstaked.
         uint256 locked;
@@ -108,12 +116,18 @@ contract Staking is ERC20, Governed {
     error CurveBelow(uint256 last, uint256 least);
 
     /// @notice Creates HOLD, all of it the deployer's, and DIEM. Nothing is emitted until the timelock says so.
-    constructor(address timelock, uint256 genesisSupply, address treasury_, uint80 emissionCeiling)
-        ERC20("Staked Freehold", "sHOLD")
+    constructor(
+        address timelock,
+        uint256 genesisSupply,
+        address treasury_,
+        uint80 emissionCeiling,
+        Names memory names
+    )
+        ERC20(string.concat("Staked ", names.hold), string.concat("s", names.holdSymbol))
         Governed(timelock)
     {
-        HOLD = new Hold(msg.sender, genesisSupply);
-        DIEM = new Diem();
+        HOLD = new Hold(msg.sender, genesisSupply, names.hold, names.holdSymbol);
+        DIEM = new Diem(names.diem, names.diemSymbol);
         EMISSION_CEILING = emissionCeiling;
         _setTreasury(treasury_);
         _settledAt = uint48(block.timestamp);

@@ -5,6 +5,10 @@ import {Clones} from "@openzeppelin/contracts/proxy/Clones.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {Months} from "./Months.sol";
 
+interface IHasDiem {
+    function DIEM() external view returns (ERC20);
+}
+
 /// @notice The token of one series: the strip of a month (1 USD of inference on each of its days), or its principal (1 DIEM
 /// after its end). A plain ERC-20 with 18 decimals; each series is a clone with its month in its code.
 contract Strip is ERC20 {
@@ -39,12 +43,16 @@ contract Strip is ERC20 {
     /// @notice Such as "DIEM strip 2026-12" or "DIEM principal 2026-12".
     function name() public view override returns (string memory) {
         (uint256 month, bool isPrincipal) = series();
-        return string.concat(isPrincipal ? "DIEM principal " : "DIEM strip ", Months.label(month));
+        return string.concat(_diem(), isPrincipal ? " principal " : " strip ", Months.label(month));
     }
 
     /// @notice Such as "DIEM-2026-12" or "pDIEM-2026-12".
     function symbol() public view override returns (string memory) {
         (uint256 month, bool isPrincipal) = series();
-        return string.concat(isPrincipal ? "pDIEM-" : "DIEM-", Months.label(month));
+        return string.concat(isPrincipal ? "p" : "", _diem(), "-", Months.label(month));
+    }
+
+    function _diem() private view returns (string memory) {
+        return IHasDiem(STRIPS).DIEM().symbol();
     }
 }

@@ -21,6 +21,7 @@ GENESIS = 100_000_000 * ONE
 COMMITTED = 40_000 * ONE
 CEILING = ONE
 """The most HOLD that can be emitted in a second."""
+NAMES = ("Freehold", "HOLD", "Diem", "DIEM")
 NOBODY = "0x" + "00" * 20
 NO_WORD = bytes(32)
 
@@ -79,7 +80,9 @@ def deploy(*, curved: bool = True) -> Freehold:
     """`curved`: with the curve set, 40,000 USD a day committed by OPERATOR, and OPERATOR registered."""
     evm = Evm()
     timelock = evm.deploy(artifact("FreeholdTimelock"), 0, [DEPLOYER], [DEPLOYER], sender=DEPLOYER)
-    staking = evm.deploy(artifact("Staking"), timelock.address, GENESIS, STAKING_TREASURY, CEILING, sender=DEPLOYER)
+    staking = evm.deploy(
+        artifact("Staking"), timelock.address, GENESIS, STAKING_TREASURY, CEILING, NAMES, sender=DEPLOYER
+    )
     hold = Contract(evm, artifact("Hold")["abi"], staking.HOLD())
     diem = Contract(evm, artifact("Diem")["abi"], staking.DIEM())
     vault = evm.deploy(artifact("CapacityVault"), staking.address, sender=DEPLOYER)

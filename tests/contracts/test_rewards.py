@@ -8,6 +8,7 @@ from tests.contracts.freehold_chain import (
     CEILING,
     DEPLOYER,
     GENESIS,
+    NAMES,
     NOBODY,
     ONE,
     STAKING_TREASURY,
@@ -155,7 +156,7 @@ def test_the_treasury_is_changed_by_the_timelock_and_never_nobody(chain: Freehol
     with refused("ZeroAddress"):
         chain.govern(chain.staking, "setTreasury", NOBODY)
     with refused("ZeroAddress"):
-        chain.evm.deploy(artifact("Staking"), chain.timelock.address, GENESIS, NOBODY, CEILING, sender=DEPLOYER)
+        chain.evm.deploy(artifact("Staking"), chain.timelock.address, GENESIS, NOBODY, CEILING, NAMES, sender=DEPLOYER)
 
 
 def test_only_staking_mints_hold(chain: Freehold) -> None:

@@ -11,6 +11,7 @@ from tests.contracts.freehold_chain import (
     CAROL,
     COMMITTED,
     DEPLOYER,
+    NAMES,
     NOBODY,
     ONE,
     OPERATOR,
@@ -201,7 +202,7 @@ def test_only_the_timelock_sets_commitments(chain: Freehold) -> None:
 
 def test_staking_needs_a_timelock(chain: Freehold) -> None:
     with refused("ZeroAddress"):
-        chain.evm.deploy(artifact("Staking"), NOBODY, 1, A, 0, sender=DEPLOYER)
+        chain.evm.deploy(artifact("Staking"), NOBODY, 1, A, 0, NAMES, sender=DEPLOYER)
 
 
 def test_burning_unlocks_pro_rata_of_ones_own_position(chain: Freehold) -> None:

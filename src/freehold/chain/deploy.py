@@ -31,6 +31,8 @@ EMISSION_CEILING = 10**18
 """The most HOLD that can ever be emitted in a second, base units: 31.5 million HOLD a year."""
 EMISSION = 4 * 10**17
 """What the dev chain's stakes earn in a second: 12.6 million HOLD a year."""
+NAMES = ("Freehold", "HOLD", "Diem", "DIEM")
+"""Names and symbols of the platform's token and of the compute token."""
 DEV_URL = "http://127.0.0.1:8402"
 
 _FIAT = "artifacts/hardhat/contracts"
@@ -92,7 +94,7 @@ async def deploy_dev(
     plan = Plan(deployer, nonce)
     where = {"timelock": _plan_own(plan, "FreeholdTimelock", 0, [deployer], [deployer])}
     where["usdc"] = _plan_usdc(plan, usdc_package, deployer, admin=where["timelock"])
-    where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING)
+    where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING, NAMES)
     where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
     where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
     where["book"] = _plan_own(plan, "EpochBook", where["timelock"], operator, operator)
