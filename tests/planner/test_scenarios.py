@@ -87,9 +87,10 @@ def test_list_price_paths_scale_what_the_same_work_costs() -> None:
     assert halved.rent == pytest.approx(scenarios.draw(usage, GIVEN).rent / 2)
 
 
-def test_costs_through_time_end_at_the_cost_of_the_horizon() -> None:
-    usage, given = history(), replace(GIVEN, unbonding_days=0)
-    drawn = scenarios.draw(usage, given)
+@pytest.mark.parametrize("depth", [None, 3.0])
+def test_costs_through_time_end_at_the_cost_of_the_horizon(depth: float | None) -> None:
+    usage, assumed = history(), replace(GIVEN, unbonding_days=0, lease_depth=depth)
+    drawn = scenarios.draw(usage, assumed)
     rented, held = drawn.through_time(25.0)
     assert drawn.mark_days[-1] == 300
     assert rented[:, -1] == pytest.approx(drawn.rent)

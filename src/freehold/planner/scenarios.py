@@ -82,7 +82,7 @@ class Scenarios:
         return replace(self, **rows)
 
     def clairvoyant(self, most: float) -> tuple[Floats, Floats]:
-        """Per path: the least cost of any size up to `most` and the path's busiest day, and that size.
+        """Per path: the least cost of any size up to `most` and the path's busiest day, and that size; all idle leased.
 
         A path's cost is straight between its demands, so the best size is where the days above it no longer bring
         what a DIEM loses on this path.
@@ -124,7 +124,10 @@ class Scenarios:
             each = self.demand[part] * days
             rented = given.rent_ratio * np.add.reduceat(each, cuts, axis=1)
             above = np.maximum(each - size * days, 0.0)
-            held = given.overflow_price * above - given.lease * (size * days - each + above)
+            idle = size * days - each + above
+            if given.lease_depth is not None:
+                idle = np.minimum(idle, given.lease_depth * days)
+            held = given.overflow_price * above - given.lease * idle
             paid = np.add.reduceat(np.where(lived, held, given.rent_ratio * each), cuts, axis=1)
             return np.stack([rented, paid])
 

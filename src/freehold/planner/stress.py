@@ -83,9 +83,18 @@ def _demand_risk(size: float, usage: Usage, given: Assumptions) -> float:
     picked = scenarios.bootstrap(usage.days, given.horizon_days, paths, rng)
     demand = usage.demand[picked] * over.growth
     served = over.discount * over.alive
-    above = np.maximum(demand - size, 0.0)
-    bought_by_call = given.overflow_price * above - given.lease * (size - demand + above)
+    bought_by_call = _by_call(size, demand, given)
     return _beyond((bought_by_call - given.rent_ratio * demand) @ served)
+
+
+def _by_call(size: float, demand: Floats, given: Assumptions) -> Floats:
+    """q' (D − N)^+ − l (N − D)^+ of each day, the latter up to the lease market's depth."""
+    above = np.maximum(demand - size, 0.0)
+    idle = size - demand + above
+    if given.lease_depth is not None:
+        idle = np.minimum(idle, given.lease_depth)
+    result: Floats = given.overflow_price * above - given.lease * idle
+    return result
 
 
 def _price_risk(size: float, given: Assumptions) -> float:
@@ -103,8 +112,7 @@ def _list_price_risk(size: float, usage: Usage, given: Assumptions, list_prices:
     over = sizing.weights(given)
     rows = list_prices[:500]
     demand = float(usage.demand.mean()) * over.growth * rows
-    above = np.maximum(demand - size, 0.0)
-    bought_by_call = given.overflow_price * above - given.lease * (size - demand + above)
+    bought_by_call = _by_call(size, demand, given)
     return _beyond((bought_by_call - given.rent_ratio * demand) @ (over.discount * over.alive))
 
 
