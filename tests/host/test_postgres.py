@@ -173,3 +173,20 @@ def test_an_interrupted_making_of_the_cluster_is_begun_again(start: Callable[[],
     first.stop()
     first.place.cluster.rename(first.place.cluster.with_name("cluster.new"))
     assert ask(start().url, "select 1") == "1"
+
+
+def test_it_is_durable_and_set_up_for_the_ledger(start: Callable[[], Postgres]) -> None:
+    url = start().url
+    found = {
+        name: ask(url, f"select current_setting('{name}')")
+        for name in ("synchronous_commit", "fsync", "full_page_writes", "jit", "checkpoint_timeout")
+    }
+    assert found == {
+        "synchronous_commit": "on",
+        "fsync": "on",
+        "full_page_writes": "on",
+        "jit": "off",
+        "checkpoint_timeout": "30min",
+    }
+    buffers_mb = ask(url, "select pg_size_bytes(current_setting('shared_buffers')) / 1048576")
+    assert buffers_mb is not None and 128 <= int(buffers_mb) <= 2048

@@ -293,6 +293,12 @@ def _initdb(place: Place, home: Path, password: str, log: Path) -> None:
     fresh.rename(place.cluster)
 
 
+def _shared_buffers_mb() -> int:
+    """An eighth of the machine's memory, within 128 MB and 2 GB. What isn't used isn't taken."""
+    memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return max(128, min(2048, memory_mb // 8))
+
+
 def _run(place: Place, pid_file: Path, log: Path, options: dict[str, str], say: Callable[[str], None]) -> Child:
     settings = {
         "listen_addresses": "",
@@ -300,6 +306,12 @@ def _run(place: Place, pid_file: Path, log: Path, options: dict[str, str], say: 
         "unix_socket_permissions": "0700",
         "port": str(_PORT),
         "max_connections": "200",
+        "shared_buffers": f"{_shared_buffers_mb()}MB",
+        # A page's first change after a checkpoint is logged whole: fewer checkpoints, less of that. Recovery reads back
+        # to the last one.
+        "checkpoint_timeout": "30min",
+        "max_wal_size": "4GB",
+        "min_wal_size": "256MB",
         "jit": "off",
         "log_checkpoints": "off",
         "timezone": "UTC",
