@@ -1,5 +1,7 @@
 """The real protocols on a dev chain with Freehold's tokens: swap, lend, be refused, be liquidated, permit, read in one call."""
 
+import asyncio
+import fcntl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
@@ -64,10 +66,13 @@ class Town:
 
 
 @pytest.fixture(scope="session")
-async def fetched() -> Path:
-    await packages.fetch(FOLDER, print)
-    await compiled(FOLDER, print)
-    return FOLDER
+async def fetched() -> AsyncIterator[Path]:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # one of the processes that run tests fetches
+        await packages.fetch(FOLDER, print)
+        await compiled(FOLDER, print)
+    yield FOLDER
 
 
 @pytest.fixture
