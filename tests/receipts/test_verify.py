@@ -182,6 +182,7 @@ async def test_each_forgery_has_a_sentence_of_its_own(town: Town) -> None:
         (changed(right, "proof", "siblings", to=[]), NotInRoot),
         (changed(right, "proof", to=None), NotClosed),
         (changed(right, "receipt", "tip", to=1), ReceiptBroken),
+        (changed(right, "receipt", "at", to=right["receipt"]["at"].replace("T08:", "T8:")), ReceiptBroken),
         (changed(right, "receipt", "account", to=right["receipt"]["account"][:-1]), ReceiptBroken),
     ]
     sentences = set()

@@ -129,7 +129,7 @@ class BooksOut(Out):
     differences: list[DifferenceOut]
 
 
-@router.post("/accounts", summary="Make a local account", status_code=201, responses=answers(400, 401, 403))
+@router.post("/accounts", summary="Make a local account", status_code=201, responses=answers(400, 401, 403, 404))
 async def create_account(services: Services, _caller: Operator, asked: AccountIn) -> NewAccountOut:
     """An account for people without a wallet, with a first key."""
 
@@ -142,7 +142,7 @@ async def create_account(services: Services, _caller: Operator, asked: AccountIn
     return NewAccountOut(account=_row(account), key=(await shown(services, account.id, [key]))[0], secret=secret)
 
 
-@router.get("/accounts", summary="List accounts", responses=answers(400, 401, 403))
+@router.get("/accounts", summary="List accounts", responses=answers(400, 401, 403, 404))
 async def list_accounts(
     services: Services,
     _caller: Operator,
@@ -236,7 +236,9 @@ async def set_price(
     )
 
 
-@router.get("/prices/published", summary="The book beside what genai-prices publishes", responses=answers(401, 403))
+@router.get(
+    "/prices/published", summary="The book beside what genai-prices publishes", responses=answers(400, 401, 403, 404)
+)
 async def published_prices(services: Services, _caller: Operator) -> DifferencesOut:
     """Each served model whose price isn't the one that the installed genai-prices package states for today.
 
@@ -280,7 +282,7 @@ def _named(asked: PriceIn | TierIn) -> dict[str, int]:
     return {unit: nano for name, unit in RATES.items() if (nano := getattr(asked, name)) is not None}
 
 
-@router.post("/reload", summary="Read the configuration again", responses=answers(400, 401, 403, 409))
+@router.post("/reload", summary="Read the configuration again", responses=answers(400, 401, 403, 404, 409))
 async def reload(services: Services, _caller: Operator) -> ReloadOut:
     """Every worker takes up the upstreams as they stand now; calls under way end where they are.
 
@@ -291,7 +293,7 @@ async def reload(services: Services, _caller: Operator) -> ReloadOut:
     return ReloadOut(message=await services.reload())
 
 
-@router.get("/books", summary="Check the books", responses=answers(401, 403))
+@router.get("/books", summary="Check the books", responses=answers(400, 401, 403, 404))
 async def books(services: Services, _caller: Operator) -> BooksOut:
     """Recompute everything from the entries, compare grants and published days with the chain, and say what differs."""
     found = [*await services.ledger.check(), *await services.allowance.check()]
