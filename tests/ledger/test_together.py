@@ -1,7 +1,9 @@
 """Many callers at once, in one worker, two workers and two processes."""
 
 import asyncio
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from freehold.clock import SystemClock
@@ -179,3 +181,21 @@ async def test_in_one_batch_each_answer_names_its_own_legs(bench: Bench) -> None
         [],
     ]
     assert results[2] == known
+
+
+async def test_a_batch_that_is_not_in_order_is_refused_whole(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    await bench.put_key(key_id=2)
+    for keys in ([1, 2, 1], [2, 1, 2]):
+        count = len(keys)
+        with pytest.raises(asyncpg.DataError, match="in the order of its keys"):
+            await bench.database.fetch(
+                bench.ledger._sql["hold_batch"],
+                bench.ledger.epoch,
+                [bench.account_id] * count,
+                keys,
+                [uuid4() for _ in keys],
+                *([10] * count, [10] * count, [0] * count, [1] * count, [60.0] * count, [False] * count, [0] * count),
+                *([None] * count, [None] * count, [0] * count, [0] * count),
+            )
+    assert await bench.held() == 0
