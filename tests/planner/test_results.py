@@ -195,6 +195,27 @@ def test_knowing_the_size_saves_forty_percent_of_servegens_volume_and_twelve_of_
     assert 43 - known.holders >= 15
 
 
+def test_a_made_up_set_of_clients_is_read_replayed_and_planned_in_the_same_way(tmp_path: Path) -> None:
+    """What the traces show, where they aren't: one client is steady, one calls on a single day."""
+    rates = {"steady": [2.0] * 14, "once": [0.0] * 13 + [5.0]}
+    for name, days in rates.items():
+        rows = [f"{86_400 * day + 600 * at},{days[day]},1,Gamma,1,1" for day in range(14) for at in range(144)]
+        (tmp_path / f"{name}-trace.csv").write_text("\n".join(rows), "utf-8")
+    trace = load([tmp_path])
+    assert trace.clients == ("once", "steady")
+    made = backtest([Series(each, trace.usage(client=each).demand) for each in trace.clients], Rules(0.5, 0))
+    known = made.policy("clairvoyant")
+    assert known.holders == 1
+    assert known.saving == pytest.approx(14 / (28 + 5))
+    assert known.saving_median == pytest.approx(0.25)
+    given = Assumptions(diem_price=183.0, horizon_days=90, resale=0.0, paths=100)
+    decided = {each: plan(trace.usage(client=each), given).decision for each in trace.clients}
+    assert decided == {"once": Choice.RENT, "steady": Choice.RENT}
+    year = Assumptions(diem_price=183.0, resale=0.0, hazard=0.1, paths=100)
+    decided = {each: plan(trace.usage(client=each), year).decision for each in trace.clients}
+    assert decided == {"once": Choice.RENT, "steady": Choice.HOLD}
+
+
 def test_every_servegen_client_is_planned(servegen: Path) -> None:
     trace = load([servegen])
     given = Assumptions(diem_price=183.0, horizon_days=90, resale=0.8, paths=100)
