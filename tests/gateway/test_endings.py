@@ -18,7 +18,7 @@ from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Charge, Hold, HoldRequest, Settlement
 from freehold.money import format_usd
 from freehold.problems import LedgerUnavailable
-from freehold.upstream.model import UpstreamCall
+from freehold.upstream.model import Kind, Model, UpstreamCall
 from freehold.upstream.scripted import Script, Scripted
 
 WORDS = ["one ", "two ", "three ", "four ", "five "]
@@ -379,6 +379,24 @@ async def test_a_fault_of_ours_is_a_named_500_without_details_and_frees_the_hold
             assert (response.status, response.code()) == (500, "server_error")
             assert response.headers["x-request-id"] in response.body.decode()
             assert "secret" not in response.body.decode()
+        await nothing_charged(house, customer)
+
+
+class Uncountable(Model):
+    """What it costs the operator can't be told."""
+
+    def cost_nano_up(self, *, input_tokens: int, output_tokens: int) -> int:
+        raise OverflowError("secret detail")
+
+
+async def test_a_cost_that_cannot_be_told_frees_the_hold(prepared: Database) -> None:
+    model = Uncountable("scripted-echo", Kind.CHAT, 8_192, 4_096, "scripted-echo")
+    async with worker(prepared, scripted=Scripted(models=[model])) as house:
+        customer = await house.customer(prepaid="1")
+        plain = await ask(house.port, CHAT, chat(), customer.token)
+        assert (plain.status, plain.code()) == (500, "server_error")
+        streamed = await ask(house.port, CHAT, chat(stream=True), customer.token)
+        assert streamed.chunks()[-1]["error"]["code"] == "server_error"
         await nothing_charged(house, customer)
 
 

@@ -312,11 +312,12 @@ class Call:
 
     async def _settle(self) -> Charge | None:
         self._forward.end(whole=self._whole)
-        settlement = self._settlement()
-        follows: bytes | None = None
-        if settlement is not None and self._kept is not None and self._whole:
-            settlement, follows = self._with_answer(settlement, self._kept)
-        owed = () if settlement is not None else self._attempts()
+        try:
+            settlement, follows, owed = self._came_to()
+        except Exception:
+            # Whatever it was, the hold would stay open.
+            await self._door.settle(self._hold, None)
+            raise
         charge = await self._door.settle(self._hold, settlement, self._steps, follows, owed)
         if log.isEnabledFor(logging.INFO):
             log.info(
@@ -329,6 +330,15 @@ class Call:
                 charge.cost_nano if charge else 0,
             )
         return charge
+
+    def _came_to(self) -> tuple[Settlement | None, bytes | None, tuple[Attempt, ...]]:
+        """What to settle, what of its answer follows, and what the attempts of a free call cost."""
+        settlement = self._settlement()
+        if settlement is None:
+            return None, None, self._attempts()
+        if self._kept is None or not self._whole:
+            return settlement, None, ()
+        return *self._with_answer(settlement, self._kept), ()
 
     def _with_answer(self, settlement: Settlement, kept: Kept) -> tuple[Settlement, bytes | None]:
         """The settlement with what a repeat is answered, and what of it must follow by itself."""
