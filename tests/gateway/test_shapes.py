@@ -198,6 +198,8 @@ class TestMoney:
         first = await send(house, spoken, customer, body, **{"idempotency-key": "k"})
         again = await send(house, spoken, customer, body, **{"idempotency-key": "k"})
         assert again.headers["idempotent-replayed"] == "true"
+        assert again.headers["x-request-id"] == first.headers["x-request-id"]
+        assert again.headers.get("request-id") == first.headers.get("request-id")
         assert again.body == first.body
         assert len(house.scripted.seen) == len(await house.charges(customer)) == 1
 

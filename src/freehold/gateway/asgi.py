@@ -54,7 +54,7 @@ class Exchange(ABC):
         self.left: Callable[[], None] | None = None
         """Called once when the client leaves."""
         self.own: Headers = []
-        """What goes with every answer of this route."""
+        """The request's id under the other names that this route's API has for it."""
         self.refusal: Callable[[Problem, str], dict[str, Any]] = _refusal
         """The body of a refusal, in the words of this route's API."""
         self.failed: Callable[[Problem], bytes] = _failed

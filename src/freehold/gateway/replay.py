@@ -121,6 +121,7 @@ async def again(
         raise AnswerNotKept(request_id=f"req_{stored.request_id.hex}")
     charge = await door.ledger.charge(account_id, stored.request_id)
     exchange.id = stored.request_id
+    exchange.own = [(name, exchange.request_id.encode()) for name, _ in exchange.own]
     patience_s = door.settings.send_patience_s
     body = answer[1:]
     if answer[:1] == _WHOLE:
