@@ -5,6 +5,7 @@ Nothing here uses the ledger's code but `Ledger.check`, which must agree.
 
 import json
 from collections import Counter, defaultdict
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from freehold.ledger.ledger import Ledger
@@ -16,6 +17,8 @@ Row = dict[str, Any]
 Books = dict[str, list[Row]]
 
 LAPSE_S = 15
+EPOCH = date(1970, 1, 1)
+RATE = "a key's limit per minute holds"
 
 BOOKS = """
 select json_build_object(
@@ -31,6 +34,7 @@ select json_build_object(
         from sim.ended h join ledger.charges c on c.account_id = h.account_id and c.request_id = h.request_id) x),
     'postings', (select json_agg(x order by x.account_id, x.position) from ledger.postings x),
     'charges', (select json_agg(x order by x.account_id, x.position) from ledger.charges x),
+    'rates', (select json_agg(x order by x.account_id, x.key_id) from ledger.rates x),
     'epochs', (select json_agg(x order by x.id) from (
         select id, extract(epoch from lapsed_at) as lapsed, extract(epoch from beat_at) as beat from ledger.epochs) x)
 )
@@ -59,6 +63,7 @@ def checkpoint(world: "World") -> Books:
     _sums(world, books)
     _order(world, books)
     _caps(world, books)
+    _rates(world, books)
     return books
 
 
@@ -81,9 +86,14 @@ def final(world: "World") -> None:
             world.breaks("no hold leaks", f"{row['request_id']} of epoch {row['epoch']} was never swept")
     _calls(world, books)
     for account in world.accounts:
-        _grants(world, books, account)
-    _sweeps(world, books)
-    _idempotency(world, books)
+        grants_are_what_was_posted(world, books, account)
+    only_the_silent_are_swept(world, books)
+    one_charge_for_a_key(world, books)
+    the_ledger_agrees(world)
+
+
+def the_ledger_agrees(world: "World") -> None:
+    """`freehold books check` finds nothing."""
     for difference in world.server.now(Ledger(world.server.database).check()):
         world.breaks(f"books check: {difference.law}", f"{difference.subject}: {difference}")
 
@@ -181,28 +191,80 @@ def _order(world: "World", books: Books) -> None:
 
 
 def _caps(world: "World", books: Books) -> None:
-    spent: Counter[tuple[int, int, int]] = Counter()
-    for row in books["charges"]:
-        spent[row["account_id"], row["key_id"], row["day"]] += row["cost"]
-    for row in books["holds"]:
-        if row["state"] == "open":
-            spent[row["account_id"], row["key_id"], row["day"]] += row["amount"]
+    """What a key has used and holds, of a day, a month and in all, is within its caps."""
+    days: Counter[tuple[int, int, int]] = Counter()
+    months: Counter[tuple[int, int, str]] = Counter()
     totals: Counter[tuple[int, int]] = Counter()
-    caps = {(account.id, key.key_id): key for account in world.accounts for key in account.keys.values()}
-    for (account_id, key_id, day), amount in spent.items():
-        totals[account_id, key_id] += amount
-        cap = caps[account_id, key_id].day_cap_nano
-        if cap is not None and amount > cap:
-            world.breaks("a key's cap holds", f"key {account_id}.{key_id}: {amount} of {cap} on day {day}")
-    for key, amount in totals.items():
-        cap = caps[key].total_cap_nano
-        if cap is not None and amount > cap:
-            world.breaks("a key's cap holds", f"key {key}: {amount} of {cap} in all")
+    open_holds = [(row, row["amount"]) for row in books["holds"] if row["state"] == "open"]
+    for row, amount in [*((row, row["cost"]) for row in books["charges"]), *open_holds]:
+        key = row["account_id"], row["key_id"]
+        days[*key, row["day"]] += amount
+        months[*key, (EPOCH + timedelta(row["day"])).strftime("%Y-%m")] += amount
+        totals[key] += amount
+    for account in world.accounts:
+        for limits in account.keys.values():
+            key = limits.account_id, limits.key_id
+            for cap, spent in (
+                (limits.day_cap_nano, days),
+                (limits.month_cap_nano, months),
+                (limits.total_cap_nano, totals),
+            ):
+                for place, amount in spent.items():
+                    if cap is not None and place[:2] == key and amount > cap:
+                        world.breaks("a key's cap holds", f"key {place}: {amount} of {cap}")
+
+
+def _rates(world: "World", books: Books) -> None:
+    """In no 60 seconds does a key have more requests or tokens than its limits; its counts are those of its holds."""
+    charges = {row["request_id"]: row for row in books["charges"]}
+    for account in world.accounts:
+        for limits in account.keys.values():
+            if limits.rpm is None and limits.tpm is None:
+                continue
+            held = [
+                (datetime.fromisoformat(row["opened_at"]).timestamp(), row, *_tokens(row, world.taken(row, charges)))
+                for row in books["holds"]
+                if (row["account_id"], row["key_id"]) == (limits.account_id, limits.key_id)
+            ]
+            name = f"key {limits.account_id}.{limits.key_id}"
+            for at, *_ in held:
+                window = [one for one in held if at - 60 < one[0] <= at]
+                if limits.rpm is not None and len(window) > limits.rpm:
+                    world.breaks(RATE, f"{name}: {len(window)} requests of {limits.rpm} in the minute to {at}")
+                tokens = sum(least for *_, least, _ in window)
+                if limits.tpm is not None and tokens > limits.tpm:
+                    world.breaks(RATE, f"{name}: {tokens} tokens of {limits.tpm} in the minute to {at}")
+            for row in books["rates"]:
+                if (row["account_id"], row["key_id"]) == (limits.account_id, limits.key_id):
+                    _counts(world, name, row, held)
+
+
+def _tokens(row: Row, taken: int | None) -> tuple[int, int]:
+    """Of one hold that came to `taken`: the least that it can ever have counted, and what it counts now."""
+    bound = row["tokens"] or 0
+    if row["state"] != "settled":
+        taken = None
+    now = 0 if row["state"] == "released" else bound if taken is None else taken
+    return (0 if row["step"] else min(bound, now)), now
+
+
+def _counts(world: "World", name: str, row: Row, held: list[Any]) -> None:
+    requests: Counter[int] = Counter(int(at) for at, *_ in held)
+    tokens: Counter[int] = Counter()
+    for at, *_, now in held:
+        tokens[int(at)] += now
+    for place, (asked, took) in enumerate(zip(row["requests"], row["tokens"], strict=True)):
+        second = row["second"] - place
+        if asked != requests[second]:
+            world.breaks(RATE, f"{name} counts {asked} requests of second {second}, not {requests[second]}")
+        if took != tokens[second] and not any(hold["step"] for _, hold, *_ in held):
+            world.breaks(RATE, f"{name} counts {took} tokens of second {second}, not {tokens[second]}")
 
 
 def _calls(world: "World", books: Books) -> None:
     holds = {row["request_id"]: row for row in books["holds"]}
     charges = {row["request_id"]: row for row in books["charges"]}
+    postings = {row["external_id"]: row for row in books["postings"]}
     asked = {str(call.request.request_id) for call in world.calls}
     for request_id in (set(holds) | set(charges)) - asked:
         world.breaks("nothing from nowhere", f"{request_id} was never asked for")
@@ -221,6 +283,7 @@ def _calls(world: "World", books: Books) -> None:
             continue
         _held(world, call, hold)
         _charged(world, call, hold, charge)
+        _owed(world, call, hold, postings.get(f"req:{request_id}:attempts"))
 
 
 def _unheard(world: "World", request_id: str, charge: Row | None) -> None:
@@ -237,6 +300,11 @@ def _held(world: "World", call: "Call", hold: Row) -> None:
         world.breaks("the hold call decides", f"{name} was held at price {hold['price_version']} after {call.known}")
     if call.known["revoked"] or call.request.key_version < call.known["version"]:
         world.breaks("the hold call decides", f"{name} was held by key {call.request.key_id}, known: {call.known}")
+    ends_s = next(
+        account.keys[hold["key_id"]].expires_at_s for account in world.accounts if account.id == hold["account_id"]
+    )
+    if ends_s is not None and hold["at_s"] >= ends_s:
+        world.breaks("the hold call decides", f"{name} was held at {hold['at_s']} by a key that ended at {ends_s}")
     lapsed = world.lapsed_known.get(hold["epoch"])
     if lapsed is not None and lapsed < call.began:
         world.breaks("a lapsed worker is fenced", f"{name} was held by epoch {hold['epoch']}, lapsed at step {lapsed}")
@@ -258,6 +326,9 @@ def _charged(world: "World", call: "Call", hold: Row, charge: Row | None) -> Non
         total = charge["cost"] + charge["absorbed"]
         if total not in {settlement.cost_nano for settlement in call.settlements}:
             world.breaks("what was told is durable", f"{name} was charged {total}, which nobody sent")
+        sent = [[one.upstream, one.cost_nano, one.outcome] for one in call.settlements[0].attempts]
+        if (charge["attempts"] or []) != sent:
+            world.breaks("what upstreams are owed stands", f"{name}: {charge['attempts']}, not {sent}")
         if charge["cost"] < min(total, hold["amount"]):
             world.breaks("no precision is lost", f"{name}: {charge['cost']} of {total} within {hold['amount']}")
     if call.released and charge is not None and not swept:
@@ -269,7 +340,26 @@ def _charged(world: "World", call: "Call", hold: Row, charge: Row | None) -> Non
         world.breaks("what was told is durable", f"{name} was charged and is {hold['state']}")
 
 
-def _grants(world: "World", books: Books, account: "Account") -> None:
+def _owed(world: "World", call: "Call", hold: Row, posting: Row | None) -> None:
+    """What the tries of a released call cost is posted once, when that release gave it back."""
+    sent = [
+        (line, amount)
+        for one in call.owed
+        if one.cost_nano
+        for line, amount in (
+            (f"cost:upstream:{one.upstream}", -one.cost_nano),
+            (f"payable:upstream:{one.upstream}", one.cost_nano),
+        )
+    ]
+    name = call.request.request_id
+    if posting is not None and sorted(zip(posting["lines"], posting["amounts"], strict=True)) != sorted(sent):
+        world.breaks("what upstreams are owed stands", f"{name} was released: {posting}, not {sent}")
+    others = call.left or call.unknown
+    if posting is None and sent and call.released and hold["state"] == "released" and not others:
+        world.breaks("what upstreams are owed stands", f"{name} was released, and nothing is owed, not {sent}")
+
+
+def grants_are_what_was_posted(world: "World", books: Books, account: "Account") -> None:
     """Each grant is what the chain's events made it, once each."""
     rows = {row["external_id"]: row for row in books["grants"] if row["account_id"] == account.id}
     posted = Counter(row["external_id"] for row in books["postings"] if row["account_id"] == account.id)
@@ -295,7 +385,7 @@ def _grants(world: "World", books: Books, account: "Account") -> None:
         world.breaks("sources are not mixed", f"account {account.id}: {dict(kept)}, not {dict(told)}")
 
 
-def _sweeps(world: "World", books: Books) -> None:
+def only_the_silent_are_swept(world: "World", books: Books) -> None:
     """Only a worker that was silent for a lapse, or that ended, has its holds swept."""
     epochs = {row["id"]: row for row in books["epochs"]}
     holds = {row["request_id"]: row for row in books["holds"]}
@@ -308,7 +398,7 @@ def _sweeps(world: "World", books: Books) -> None:
             world.breaks("a live worker is not swept", f"{row['request_id']} of a live epoch")
 
 
-def _idempotency(world: "World", books: Books) -> None:
+def one_charge_for_a_key(world: "World", books: Books) -> None:
     """Of the calls that bring one idempotency key, one is charged."""
     holds = {row["request_id"]: row for row in books["holds"]}
     charged: Counter[tuple[int, str]] = Counter()

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from freehold.host.postgres import Postgres
 
-from .planted import PLANTED, caught, patches
+from .gateway import GatewayWorld
+from .planted import PLANTED, caught, patches, simulate
 from .server import Server, prepare
 from .world import Report, World
 
@@ -62,9 +63,9 @@ def _open(url: str) -> None:
     _server = Server(asyncio.run(prepare(url, f"simulation_{os.getpid()}")))
 
 
-def _one(seed: int) -> Report:
+def _one(seed: int, gateway: bool = False) -> Report:
     assert _server is not None
-    return World(seed, _server, keep_trace=False).run()
+    return (GatewayWorld if gateway else World)(seed, _server, keep_trace=False).run()
 
 
 def _plant(task: tuple[str, str, int, int]) -> tuple[str, int | None, str]:
@@ -75,7 +76,7 @@ def _plant(task: tuple[str, str, int, int]) -> tuple[str, int | None, str]:
     server = Server(asyncio.run(prepare(url, f"planted_{name.replace('-', '_')}", patches(planted))))
     try:
         for seed in range(first, last):
-            broken = World(seed, server, ledger_type=planted.ledger_type, keep_trace=False).run().broken
+            broken = simulate(planted, seed, server).broken
             if caught(planted, broken):
                 return name, seed, next(one for one in broken if caught(planted, [one]))
     finally:
@@ -88,6 +89,10 @@ def _processes(jobs: int, start: Callable[..., None] | None = None, *args: objec
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start, args)
     try:
         yield pool
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -97,12 +102,12 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _simulate(url: str, seeds: range, jobs: int, as_json: bool) -> int:
+def _simulate(url: str, seeds: range, jobs: int, as_json: bool, gateway: bool) -> int:
     failed: list[Report] = []
     counts: Counter[str] = Counter()
     steps, began, said = 0, time.monotonic(), time.monotonic()
     with _processes(jobs, _open, url) as pool:
-        for done, future in enumerate(as_completed([pool.submit(_one, seed) for seed in seeds]), 1):
+        for done, future in enumerate(as_completed([pool.submit(_one, seed, gateway) for seed in seeds]), 1):
             report = future.result()
             counts.update(report.counts)
             steps += report.steps
@@ -125,12 +130,12 @@ def _simulate(url: str, seeds: range, jobs: int, as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _trace(url: str, seeds: range) -> int:
+def _trace(url: str, seeds: range, gateway: bool) -> int:
     _open(url)
     assert _server is not None
     failed = 0
     for seed in seeds:
-        report = World(seed, _server).run()
+        report = (GatewayWorld if gateway else World)(seed, _server).run()
         failed += bool(report.broken)
         _say("\n".join([f"seed {seed}, digest {report.digest}", *report.trace]))
     _server.close()
@@ -161,7 +166,8 @@ def main() -> int:
     parser.add_argument("seeds", nargs="?", default=f"{MOST_SEEDS}", help="how many, or first:last (last is left out)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of progress")
-    parser.add_argument("--planted", metavar="NAME", help="find a planted fault, or all of them")
+    parser.add_argument("--planted", metavar="NAME", help="find planted faults, such as leak,cap or all")
+    parser.add_argument("--gateway", action="store_true", help="with the gateway's calls instead of the ledger's")
     parser.add_argument("--trace", action="store_true", help="print every step")
     args = parser.parse_args()
     seeds = _range(args.seeds)
@@ -169,8 +175,8 @@ def main() -> int:
         signal.signal(sign, lambda *_: sys.exit(130))  # PostgreSQL is stopped on the way out
     with cluster() as url:
         if args.planted:
-            names = list(PLANTED) if args.planted == "all" else [args.planted]
+            names = list(PLANTED) if args.planted == "all" else args.planted.split(",")
             return _planted(url, names, seeds, args.jobs, args.json)
         if args.trace:
-            return _trace(url, seeds)
-        return _simulate(url, seeds, args.jobs, args.json)
+            return _trace(url, seeds, args.gateway)
+        return _simulate(url, seeds, args.jobs, args.json, args.gateway)

@@ -287,6 +287,10 @@ def _stands(pid: int, blocking: Mapping[int, Sequence[int]], asking: frozenset[i
     )
 
 
+LOSSES = ("lost before", "lost before begin", "lost before commit", "connect refused")
+"""What befalls each statement while PostgreSQL can't be reached."""
+
+
 @dataclass
 class Weather:
     """How often what happens to a statement on its way, and how long things take, in virtual seconds."""
@@ -307,9 +311,14 @@ class Weather:
     latency_s: float = 0.002
     calm: bool = False
     """No fault any more: the end of a simulation."""
+    out: bool = False
+    """PostgreSQL can't be reached."""
     told: Callable[[str], None] = field(default=lambda _: None)
 
     def strikes(self, chance: float, what: str) -> bool:
+        if self.out and not self.calm and what in LOSSES:
+            self.told(what)
+            return True
         if self.calm or chance == 0.0 or self.random.random() >= chance:
             return False
         self.told(what)
