@@ -26,7 +26,7 @@ up: setup  ## set up and start everything in the foreground; ARGS="--port 8403" 
 test: setup-dev  ## run the whole suite; TESTS=tests/ledger runs a part
 	@mkdir -p .setup && exec $(BIN)/python -m pytest -n 2 --junit-xml=.setup/junit.xml -q $(TESTS)
 
-simulate: setup-dev  ## the ledger under every fault, SEEDS=1000 or from:to; ARGS=--json, --trace, --planted all
+simulate: setup-dev  ## the ledger under every fault, SEEDS=1000 or from:to; ARGS=--gateway, --json, --trace, --planted all
 	@PYTHONPATH=src exec $(BIN)/python -m tests.simulation $(SEEDS) $(ARGS)
 
 check: format-check lint types imports generated test  ## format, lint, types, imports, generated files, tests
