@@ -11,6 +11,7 @@ import pytest
 
 from freehold.clock import Day
 from freehold.gateway.account import bill, usage
+from freehold.planner.loaders import layouts, table
 from freehold.planner.loaders.load import load
 from freehold.planner.loaders.problems import (
     BadRows,
@@ -20,6 +21,7 @@ from freehold.planner.loaders.problems import (
     UnpricedUsage,
     UnreadableFile,
 )
+from freehold.planner.loaders.rows import RAW_LINE
 from freehold.planner.loaders.trace import Trace
 from freehold.planner.model import Unit
 from freehold.pricing.model import INPUT, OUTPUT, Price
@@ -335,8 +337,6 @@ def test_an_entry_that_is_no_object_is_a_bad_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1_000])
 def test_rows_are_whole_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    from freehold.planner.loaders import table
-
     rows = [
         f'2026-11-{1 + n % 28:02},{n},"a ""b""\n{n}"' if n % 3 else f"2026-11-{1 + n % 28:02},{n},c" for n in range(99)
     ]
@@ -345,6 +345,33 @@ def test_rows_are_whole_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytes
     assert b"".join(block for _, block in found) == content
     assert all(content[: content.index(block)].count(b"\n") + 1 == line for line, block in found)
     assert all(block.count(b'"') % 2 == 0 for _, block in found)
+
+
+PLAIN = table.Shape(layouts.Layout("table", "time", cost="usd"), ("time", "note", "usd"), ",", 1)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_later_block_is_read_at_once_and_its_lines_are_counted_on(end: str) -> None:
+    block = end.join(["2026-11-23,,1", "2026-11-24,x y,2", ""]).encode()
+    columns, bad = table.texts(9, block, PLAIN)
+    assert columns.to_dict(as_series=False) == {
+        "time": ["2026-11-23", "2026-11-24"],
+        "usd": ["1", "2"],
+        RAW_LINE: [9, 10],
+    }
+    assert bad == []
+
+
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_rows_of_a_later_block_with_fields_too_many_and_too_few_are_each_bad(blank: str) -> None:
+    block = f"2026-11-23,a,1\n2026-11-24,2\n2026-11-25,b,c,3\n{blank}2026-11-26,d,4".encode()
+    columns, bad = table.texts(9, block, PLAIN)
+    assert columns["usd"].to_list() == ["1", "4"]
+    assert columns[RAW_LINE].to_list() == [9, 12 + len(blank)]
+    assert bad == [
+        (10, "2026-11-24,2", "has 2 fields where the file has 3"),
+        (11, "2026-11-25,b,c,3", "has 4 fields where the file has 3"),
+    ]
 
 
 def test_a_table_of_no_known_format_is_read_by_its_telling_names(tmp_path: Path) -> None:
