@@ -54,10 +54,15 @@ async def test_a_closed_day_tells_its_root_count_totals_and_signature(office: Of
     day = await office.ok("GET", f"/v1/epochs/{name}")
     assert (day["day"], day["number"], day["count"]) == (name, TODAY.number, 2)
     assert day["totals"]["promo"] == {
+        "opening": "0.00",
         "opening_nano": 0,
+        "granted": "1.00",
         "granted_nano": 10**9,
+        "used": "0.000003",
         "used_nano": 3_000,
+        "expired": "0.00",
         "expired_nano": 0,
+        "closing": "0.999997",
         "closing_nano": 10**9 - 3_000,
     }
     assert len(day["signature"]) == 132 and day["signer"].startswith("0x")

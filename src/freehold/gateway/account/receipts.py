@@ -11,7 +11,7 @@ from freehold.gateway.account.deps import Reader, SeesOwn, Services
 from freehold.gateway.account.errors import answers
 from freehold.gateway.account.services import AccountServices
 from freehold.gateway.account.usage import charge_seen
-from freehold.gateway.account.wire import Out, plain
+from freehold.gateway.account.wire import Out, money, plain
 from freehold.ledger import days
 from freehold.problems import Conflict, InvalidRequest, NotFound
 from freehold.receipts import wire
@@ -40,12 +40,17 @@ class ReceiptsOut(Out):
 
 
 class PurseTotalsOut(Out):
-    """nano-USD: opening + granted = used + expired + closing."""
+    """USD: opening + granted = used + expired + closing."""
 
+    opening: str
     opening_nano: int
+    granted: str
     granted_nano: int
+    used: str
     used_nano: int
+    expired: str
     expired_nano: int
+    closing: str
     closing_nano: int
 
 
@@ -154,11 +159,11 @@ def _epoch(found: Receipts, seen: Seen) -> EpochOut:
         count=closed.count,
         totals={
             purse.value: PurseTotalsOut(
-                opening_nano=totals.opening,
-                granted_nano=totals.granted,
-                used_nano=totals.used,
-                expired_nano=totals.expired,
-                closing_nano=totals.closing,
+                **money("opening", totals.opening),
+                **money("granted", totals.granted),
+                **money("used", totals.used),
+                **money("expired", totals.expired),
+                **money("closing", totals.closing),
             )
             for purse in PURSES
             for totals in (closed.totals[purse],)
