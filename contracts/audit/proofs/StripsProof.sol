@@ -14,7 +14,7 @@ interface Vm {
 
 /// @notice Stands where Staking does: it creates DIEM and mints it.
 contract Mint {
-    Diem public immutable DIEM = new Diem();
+    Diem public immutable DIEM = new Diem("Diem", "DIEM");
 
     function mint(address to, uint256 amount) external {
         DIEM.mint(to, amount);
