@@ -40,6 +40,14 @@ def test_the_maximum_goes_upstream_under_one_name() -> None:
     assert "max_tokens" not in sent(model=thinking, max_tokens=64)
 
 
+def test_a_plain_answer_has_the_fields_that_openais_always_has() -> None:
+    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    chat.complete(answer["choices"])
+    (choice,) = answer["choices"]
+    assert choice["logprobs"] is None
+    assert choice["message"] == {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
+
+
 def test_store_goes_upstream_as_false() -> None:
     assert sent(store=True)["store"] is False
 

@@ -14,12 +14,16 @@ from tests.gateway.raw import ask
 from tests.gateway.shapes import COMPLETIONS, MESSAGES, NATIVE, RESPONSES, TRANSLATED, Spoken, events, scripted
 
 from freehold.db import Database
+from freehold.gateway.admission import bound
 from freehold.gateway.asking import Ask
+from freehold.gateway.settings import DoorSettings
 from freehold.gateway.shapes import completions, messages, responses
 from freehold.gateway.shapes.completions import Completions
 from freehold.gateway.shapes.messages import Messages
 from freehold.gateway.shapes.responses import Responses
+from freehold.pricing.bounds import ITEM_TOKENS
 from freehold.problems import InvalidRequest, UnsupportedParameter
+from freehold.upstream.model import Kind, Model
 
 READ: dict[str, Callable[[bytes], Ask]] = {
     "responses": Responses().read,
@@ -197,7 +201,17 @@ def test_refused_fields_may_be_null_or_false() -> None:
 
 def test_opaque_reasoning_counts_in_the_bound() -> None:
     thought = {"type": "reasoning", "summary": [], "encrypted_content": "x" * 1_000}
-    assert read(RESPONSES, input=[*user("x"), thought]).extra_input > 1_000
+    model = Model("m", Kind.CHAT, 100_000, 100, "m")
+    plain, opaque = (
+        bound(read(RESPONSES, input=[*user("x"), *more]), model, DoorSettings()) for more in ([], [thought])
+    )
+    assert opaque.input > plain.input + 1_000
+
+
+def test_each_prompt_may_fill_the_context() -> None:
+    model = Model("m", Kind.CHAT, 100, 50, "m")
+    assert bound(read(COMPLETIONS, prompt=["x" * 90, "y" * 90]), model, DoorSettings()).input == (90 + ITEM_TOKENS) * 2
+    assert bound(read(COMPLETIONS, prompt=["x" * 500, "y" * 500]), model, DoorSettings()).input == 200
 
 
 TEXT = st.text(max_size=12)
