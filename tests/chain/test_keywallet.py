@@ -51,7 +51,7 @@ async def test_texts_and_typed_data_are_signed_as_eth_account_does() -> None:
 
 
 async def test_it_sends_on_any_chain_and_says_when_it_cant_pay_the_gas() -> None:
-    anvil = Anvil("--chain-id", "8453")
+    anvil = Anvil("--chain-id", "8453", "--no-mining")
     await anvil.start()
     try:
         account = Wallets.create()
@@ -61,6 +61,7 @@ async def test_it_sends_on_any_chain_and_says_when_it_cant_pay_the_gas() -> None
         await anvil.rpc.call("anvil_setBalance", account.address, hex(10**18))
         for _ in range(2):
             sent = await wallet.transmit(TO, EMITTER_INIT, gas=100_000)
+            await anvil.mine()
             receipt = await anvil.rpc.call("eth_getTransactionReceipt", sent)
             assert int(receipt["status"], 16) == 1 and receipt["from"] == account.address.lower()
     finally:
