@@ -41,7 +41,7 @@ def test_a_client_with_too_few_days_is_left_out_by_name() -> None:
 
 def test_the_trusting_rule_repeats_whole_weeks() -> None:
     week = [0.0, 0, 5, 5, 5, 5, 5]
-    made = one(*[9.0] * 3, *week, *week, learn_days=10, trust=0.2, carry=0.4)
+    made = one(*[0.0] * 3, *week, *week, learn_days=10, trust=0.2, carry=0.4)
     right = online.trusting(np.array(week), np.array(week), 0.2, fee=0.4 * 7)
     assert made.clients[0].costs["trusting"] == pytest.approx(right.cost)
     assert made.clients[0].diem["trusting"] == 5.0
