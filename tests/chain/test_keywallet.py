@@ -60,7 +60,11 @@ async def test_it_sends_on_any_chain_and_says_when_it_cant_pay_the_gas() -> None
             await wallet.transmit(TO, "0x", gas=21_000)
         await anvil.rpc.call("anvil_setBalance", account.address, hex(10**18))
         for _ in range(2):
+            base = int((await anvil.rpc.call("eth_getBlockByNumber", "latest", False))["baseFeePerGas"], 16)
             sent = await wallet.transmit(TO, EMITTER_INIT, gas=100_000)
+            offered = await anvil.rpc.call("eth_getTransactionByHash", sent)
+            tip, most = (int(offered[name], 16) for name in ("maxPriorityFeePerGas", "maxFeePerGas"))
+            assert offered["type"] == "0x2" and base > 0 and most == 2 * base + tip  # the base fee may double
             await anvil.mine()
             receipt = await anvil.rpc.call("eth_getTransactionReceipt", sent)
             assert int(receipt["status"], 16) == 1 and receipt["from"] == account.address.lower()
