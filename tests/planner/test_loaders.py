@@ -183,6 +183,12 @@ def test_a_format_is_read_the_same_from_gzip_and_from_tar(tmp_path: Path, known:
     assert read(tmp_path, packed.getvalue()).daily.equals(plain.daily)
 
 
+@pytest.mark.parametrize("content", [own(own_row()), OWN_JSON, OWN_DAYS], ids=["CSV", "JSON", "days"])
+def test_tokens_of_our_own_usage_are_read(tmp_path: Path, content: str) -> None:
+    made = read(tmp_path, content).daily
+    assert (made["input"].sum(), made["output"].sum()) == (3.0, 4.0)
+
+
 def test_several_files_are_added_up_day_by_day(tmp_path: Path) -> None:
     made = read(tmp_path, own(own_row()), own(own_row(at=NEXT), own_row()), OWN_DAYS).usage()
     assert made.first_day == FIRST
