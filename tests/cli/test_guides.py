@@ -23,7 +23,9 @@ def test_every_command_that_a_page_names_is_one() -> None:
     named = {
         (page.name, word)
         for page in PAGES
-        for word in re.findall(r"(?:^|[`$ /])freehold ([a-z]+(?:-[a-z]+)*)\b(?!=)", page.read_text("utf-8"), re.MULTILINE)
+        for word in re.findall(
+            r"(?:^|[`$ /])freehold ([a-z]+(?:-[a-z]+)*)\b(?!=)", page.read_text("utf-8"), re.MULTILINE
+        )
     }
     assert named
     assert {word for _, word in named} <= set(cli.commands)
