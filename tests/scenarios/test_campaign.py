@@ -108,7 +108,7 @@ async def test_many_callers_get_exactly_what_the_balance_pays_for(prepared: Data
 async def test_workers_killed_at_random_lose_nothing_and_charge_what_was_answered(prepared: Database) -> None:
     drawn = random.Random(SEED)
     async with worker(prepared) as house, processes(prepared.url, 2) as workers:
-        customer = await house.customer(prepaid="1")
+        customer = await house.customer(prepaid="100")
         answered: list[str] = []
         more, over = asyncio.Event(), asyncio.Event()
 
