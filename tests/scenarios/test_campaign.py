@@ -147,7 +147,7 @@ async def test_workers_killed_at_random_lose_nothing_and_charge_what_was_answere
         while await house.ledger.sweep():
             pass
         assert await house.held_nano(customer) == 0
-        assert await _sum_nano(house, customer) + await house.left_nano(customer) == 10**9
+        assert await _sum_nano(house, customer) + await house.left_nano(customer) == 100 * 10**9
         for request_id in answered:
             charge = await house.charge(customer, request_id)
             assert (charge.cost_nano, charge.outcome) == (CALL_NANO, "complete")
