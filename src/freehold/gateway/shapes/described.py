@@ -1,5 +1,6 @@
 """The inference routes for the OpenAPI document: what is read and checked; every other field passes to the upstream."""
 
+from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
@@ -274,14 +275,14 @@ SCHEMES = {"XApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "d
 
 
 def put_in(document: dict[str, Any]) -> None:
-    """Add the inference routes to an OpenAPI document that has the account API's."""
+    """Add the inference routes to an OpenAPI document that has the account API's. What is added is the document's own."""
     components = document["components"]
-    components["schemas"] |= SCHEMAS
-    components.setdefault("securitySchemes", {}).update(SCHEMES)
+    components["schemas"] |= deepcopy(SCHEMAS)
+    components.setdefault("securitySchemes", {}).update(deepcopy(SCHEMES))
     for path, name, summary, asked, answered, refused, streams in ROUTES:
         content = {"application/json": {"schema": _ref(answered)}}
         if streams:
-            content["text/event-stream"] = {"schema": EVENTS}
+            content["text/event-stream"] = {"schema": deepcopy(EVENTS)}
         document["paths"][path] = {
             "post": {
                 **_operation(name, summary, content, refused),
@@ -290,7 +291,7 @@ def put_in(document: dict[str, Any]) -> None:
         }
     listed = _operation("models", "List models", {"application/json": {"schema": _ref("ModelList")}}, "ErrorBody")
     one = _operation("model", "One model", {"application/json": {"schema": _ref("ModelEntry")}}, "ErrorBody")
-    one["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": NAME}]
+    one["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": dict(NAME)}]
     document["paths"] |= {"/v1/models": {"get": listed}, "/v1/models/{model}": {"get": one}}
 
 
@@ -300,7 +301,7 @@ def _operation(name: str, summary: str, content: dict[str, Any], refused: str) -
         "tags": ["inference"],
         "summary": summary,
         "operationId": f"inference_{name}",
-        "security": SECURITY,
+        "security": deepcopy(SECURITY),
         "responses": {
             "200": {"description": "Successful Response", "content": content},
             **{str(status): {"description": HTTPStatus(status).phrase, "content": refusal} for status in REFUSALS},
