@@ -14,6 +14,8 @@ from freehold.pricing.seed import DEMO_PRICES
 from freehold.upstream.openai_compatible import OpenAICompatible
 
 CHAT_MODEL = "smollm2-135m"
+NEVER_ENDING = {"0": -100, "2": -100}
+"""The model's tokens that end an answer, which it then can't give: it goes on up to the maximum."""
 ASKED = [{"role": "user", "content": "Say hello in five words."}]
 
 
@@ -76,7 +78,7 @@ async def test_a_prompt_beyond_its_context_is_too_large(house: House) -> None:
 async def test_a_client_that_leaves_pays_for_what_came(house: House) -> None:
     customer = await house.customer(prepaid="1")
     async with connect(house.port) as connection:
-        body = {"model": CHAT_MODEL, "messages": ASKED, "max_tokens": 400, "stream": True}
+        body = {"model": CHAT_MODEL, "messages": ASKED, "max_tokens": 2_000, "stream": True, "logit_bias": NEVER_ENDING}
         await connection.send(request(CHAT, json.dumps(body).encode(), customer.token))
         await connection.head()
         for _ in range(4):

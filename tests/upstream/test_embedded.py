@@ -95,7 +95,7 @@ async def test_a_stream_has_no_usage_unless_asked(embedded: OpenAICompatible) ->
 
 async def test_the_engines_own_fields_cannot_raise_the_output(embedded: OpenAICompatible) -> None:
     status, body = await chat(embedded, "Tell a long story.", max_tokens=3, n_predict=200, ignore_eos=True)
-    assert status == 200
+    assert status == 200, body
     assert 0 < body["usage"]["completion_tokens"] <= 3
 
 

@@ -195,6 +195,15 @@ class Shop:
         receipt = await wallet.send(token, "transferWithAuthorization", *fields, signed.signature, what="carrying out")
         return receipt.tx_hash
 
+    async def outbid(self, payer: str, units: int) -> None:
+        """The payer moves so many base units of USDC away, for a fee that puts this before all that waits."""
+        call, usdc = self.anvil.rpc.call, Contracts.of(self.deployment).usdc
+        await call("anvil_setBalance", payer, hex(10**20))
+        await call("anvil_impersonateAccount", payer)
+        away = {"from": payer, "to": usdc.address, "data": usdc.call("transfer", self.deployment.operator, units)}
+        fees = {"gas": hex(200_000), "maxFeePerGas": hex(10**13), "maxPriorityFeePerGas": hex(10**13)}
+        await call("eth_sendTransaction", {**away, **fees})
+
     async def carry_out_if_it_can(self, signed: Authorization) -> None:
         """As a stranger who races the operator; too late is no harm."""
         with contextlib.suppress(Problem):

@@ -24,9 +24,14 @@ async def claimed(shop: Shop, signed: Authorization) -> Claim:
 
 
 async def until(shop: Shop, claim: Claim, state: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await shop.state_of(claim.key) != state:  # noqa: ASYNC110 - the job polls
             await asyncio.sleep(0.05)
+
+
+async def sent_payments(shop: Shop) -> int:
+    """How many were handed to the chain."""
+    return int(await shop.database.fetchval("select count(*) from x402_payment where tx_hash is not null"))
 
 
 async def test_a_worker_that_dies_before_sending_is_made_up_for(empty_shop: Shop) -> None:
@@ -64,8 +69,9 @@ async def test_an_authorization_that_somebody_else_submits_is_credited_once(shop
     async with httpx.AsyncClient(base_url=shop.url, timeout=60) as http:
         await shop.stop_mining()
         call = asyncio.create_task(http.post(CHAT, json=dict(ASKED), headers=header))
-        while not await shop.database.fetchval("select count(*) from x402_payment"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):
+            while not await shop.database.fetchval("select count(*) from x402_payment"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         shop.go_on_mining()
         answers = await asyncio.gather(call, shop.carry_out_if_it_can(signed))
     assert answers[0].status_code == 200, answers[0].text
@@ -73,7 +79,7 @@ async def test_an_authorization_that_somebody_else_submits_is_credited_once(shop
     await shop.close_books()
 
 
-async def test_a_payer_whose_money_leaves_before_it_is_carried_out_is_served_nothing(shop: Shop) -> None:
+async def test_of_two_payments_from_money_for_one_only_one_is_served(shop: Shop) -> None:
     wallet = await shop.wallet(usdc=5_000)
     first, second = await shop.signed(wallet, 5_000), await shop.signed(wallet, 5_000)
     bodies = [{**ASKED, "max_tokens": 10}, {**ASKED, "max_tokens": 11}]
@@ -83,14 +89,33 @@ async def test_a_payer_whose_money_leaves_before_it_is_carried_out_is_served_not
             asyncio.create_task(http.post(CHAT, json=body, headers=await shop.header(signed)))
             for body, signed in zip(bodies, (first, second), strict=True)
         ]
-        while await shop.database.fetchval("select count(*) from x402_payment where sent_at is not null") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):  # until both are sent, or one is refused because the other was
+            while await sent_payments(shop) < 2 and not any(call.done() for call in calls):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         shop.go_on_mining()
         answers = await asyncio.gather(*calls)
     assert sorted(answer.status_code for answer in answers) == [200, 402]
     refused = next(answer for answer in answers if answer.status_code == 402)
     assert "USDC says: ERC20: transfer amount exceeds balance" in refused.json()["error"]["message"]
     assert len(await shop.charges_of(wallet)) == 1
+    await shop.close_books()
+
+
+async def test_a_payer_whose_money_leaves_before_it_is_carried_out_is_served_nothing(shop: Shop) -> None:
+    wallet = await shop.wallet(usdc=5_000)
+    header = await shop.header(await shop.signed(wallet, 5_000))
+    await shop.stop_mining()
+    async with httpx.AsyncClient(base_url=shop.url, timeout=60) as http:
+        call = asyncio.create_task(http.post(CHAT, json=dict(ASKED), headers=header))
+        async with asyncio.timeout(60):
+            while await sent_payments(shop) < 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await shop.outbid(wallet.address, 5_000)
+        shop.go_on_mining()
+        answer = await call
+    assert answer.status_code == 402
+    assert "USDC says: ERC20: transfer amount exceeds balance" in answer.json()["error"]["message"]
+    assert await shop.charges_of(wallet) == []
     await shop.close_books()
 
 
@@ -105,7 +130,7 @@ async def test_a_payment_that_isnt_mined_in_time_is_pending_and_taken_later(empt
             assert int(pending.headers["retry-after"]) > 0
             empty_shop.go_on_mining()
             answer = pending
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while answer.status_code == 503:
                     answer = await http.post(CHAT, json=dict(ASKED), headers=header)
         assert answer.status_code == 200
@@ -135,7 +160,7 @@ async def test_a_credited_payment_that_a_reorg_took_is_carried_out_again(shop: S
     await shop.anvil.reorg(await shop.anvil.head() - landed + 1)
     assert await shop.usdc_of(wallet.address) == 5 * USD
     shop.go_on_mining()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await shop.usdc_of(wallet.address) == 5 * USD:  # noqa: ASYNC110 - the job polls
             await asyncio.sleep(0.05)
     assert await shop.credit_of(wallet) == 7_000_000
@@ -257,7 +282,7 @@ async def test_a_payment_waits_for_its_confirmations(shop: Shop) -> None:
     await shop.stop_mining()
     async with httpx.AsyncClient(base_url=shop.url, timeout=60) as http:
         call = asyncio.create_task(http.post(CHAT, json=dict(ASKED), headers=header))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await shop.database.fetchval("select count(*) from x402_payment where tx_hash is not null"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         for _ in range(shop.deployment.confirmations):
