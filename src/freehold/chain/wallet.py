@@ -91,7 +91,7 @@ class Wallet(ABC):
             gas = int(await self.rpc.call("eth_estimateGas", call), 16)
             sent = await self.transmit(call["to"], call["data"], gas=gas * 13 // 10)
         except RpcError as error:
-            raise _reverted(what, error) from None
+            raise reverted(what, error) from None
         receipt = await self._mined(sent, what)
         if int(receipt["status"], 16) != 1:
             raise await self._why_failed(call, receipt, what)
@@ -119,7 +119,7 @@ class Wallet(ABC):
         try:
             await self.rpc.call("eth_call", call, receipt["blockNumber"])
         except RpcError as error:
-            return _reverted(what, error)
+            return reverted(what, error)
         return Reverted(what=what, reason="the chain's state changed while it was on its way; try again")
 
 
@@ -152,19 +152,25 @@ class DevWallet(Wallet):
 
 
 async def read(
-    rpc: Rpc, contract: Contract, function: str, *arguments: Any, sender: str | None = None, what: str | None = None
+    rpc: Rpc,
+    contract: Contract,
+    function: str,
+    *arguments: Any,
+    sender: str | None = None,
+    what: str | None = None,
+    at: str = "latest",
 ) -> Any:
-    """The result of a view function at the newest block. Raises Reverted in words."""
+    """The result of a view function at block `at`. Raises Reverted in words."""
     call = {"to": contract.address, "data": contract.call(function, *arguments)}
     if sender is not None:
         call["from"] = sender
     try:
-        return contract.result(function, await rpc.call("eth_call", call, "latest"))
+        return contract.result(function, await rpc.call("eth_call", call, at))
     except RpcError as error:
-        raise _reverted(what or f"Reading {function}", error) from None
+        raise reverted(what or f"Reading {function}", error) from None
 
 
-def _reverted(what: str, error: RpcError) -> Reverted | RpcError:
+def reverted(what: str, error: RpcError) -> Reverted | RpcError:
     """The node's answer as the contract's refusal, if that is what it is."""
     if error.data is None and "revert" not in error.reason.lower():
         return error
