@@ -1,5 +1,6 @@
 """A whole server for the commands: `freehold up --no-model` in a process of its own, once per session."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.chain.defi.lab import fetched
 
 from freehold.cli.root import cli
 from freehold.host.postgres import data_of_root
@@ -57,12 +59,26 @@ class Server:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Started once: PostgreSQL, chain, contracts, one worker and the scripted models."""
+    yield from _running()
+
+
+@pytest.fixture(scope="session")
+def market_server() -> Iterator[Server]:
+    """As `server`, with pools and lending markets on its chain; started once, and only for who asks for it."""
+    yield from _running("--defi", packages=asyncio.run(fetched()))
+
+
+def _running(*options: str, packages: Path | None = None) -> Iterator[Server]:
     base = Path(tempfile.mkdtemp(prefix="freehold-cli-"))
     data, home = base / "data", base / "config"
+    data.mkdir(mode=0o700)
+    if packages is not None:
+        (data / "defi").symlink_to(packages)
     env = {name: value for name, value in os.environ.items() if not name.startswith("FREEHOLD_")}
+    up = ("up", "--data", str(data), "--port", "0", "--no-model", *options)
     with (base / "stderr").open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "freehold.cli", "up", "--data", str(data), "--port", "0", "--no-model"],
+            [sys.executable, "-m", "freehold.cli", *up],
             stdout=subprocess.PIPE,
             stderr=said,
             env={**env, "XDG_CONFIG_HOME": str(home)},

@@ -18,6 +18,8 @@ import asyncpg
 from freehold.app.plan import Plan, first_chat_model, load_deployment, takes_payments
 from freehold.app.settings import Settings, checkout
 from freehold.chain import deployments, verbs
+from freehold.chain.defi import kept, packages
+from freehold.chain.defi.deploy import WINDOW_S
 from freehold.chain.deploy import DEV_CONFIRMATIONS, deploy_dev
 from freehold.chain.dev import fund
 from freehold.chain.keystore import open_secret
@@ -48,6 +50,8 @@ ACCOUNT = "default"
 FIRST_STAKE = 10**DIEM_DECIMALS
 FIRST_DEPOSIT = 10**USDC_DECIMALS
 MINE_EVERY_S = 0.05
+DEFI_HISTORY_S = WINDOW_S + 120
+"""How far the protocols' deployment moves the dev chain on."""
 
 
 def node_modules() -> Path:
@@ -138,6 +142,20 @@ async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: s
                     "check FREEHOLD_RPC_URL and FREEHOLD_DEPLOYMENT."
                 )
             return deployment
+    except Problem as reason:
+        raise HostError(reason.message) from None
+
+
+async def ensure_defi(data: Path, rpc_url: str, deployment: Deployment, say: Callable[[str], None]) -> None:
+    """Other people's protocols on the dev chain. Whoever starts with them has asked for them, and is shown the licences.
+
+    Raises HostError.
+    """
+    try:
+        async with Rpc(rpc_url) as rpc:
+            if await kept.standing(rpc, deployment, data) is None and kept.missing(data):
+                say(f"Started with --defi, which takes your agreement as given.\n{packages.licences()}")
+            await kept.ensure(rpc, deployment, data, say=say)
     except Problem as reason:
         raise HostError(reason.message) from None
 

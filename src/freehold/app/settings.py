@@ -170,6 +170,10 @@ class Settings:
     no_model: bool = _setting(
         False, "Start without the embedded model; a scripted one answers if there are no upstreams.", _flag
     )
+    defi: bool = _setting(
+        False, "Put Uniswap v3 and Morpho Blue onto the dev chain, with pools and lending markets; what that fetches has "
+        "licences of its own, which the first start shows.", _flag,
+    )  # fmt: skip
     database_url: str | None = _setting(
         None, "A PostgreSQL of your own, instead of the embedded one.", _url("postgresql", "postgres")
     )

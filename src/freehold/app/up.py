@@ -194,9 +194,11 @@ class _Supervisor:
         deployment_file = settings.deployment or self._data / "deployment.toml"
         asyncio.run(first.migrate(database_url))
         if self._anvil is not None:
-            self._anvil.step_back(GENESIS_S)
+            self._anvil.step_back(self._behind_s())
         deployment = asyncio.run(first.ensure_deployment(settings, deployment_file, rpc_url, url, self._say))
         first.check_payments(settings, deployment.chain_id)
+        if settings.defi:
+            asyncio.run(first.ensure_defi(self._data, rpc_url, deployment, self._say))
         upstreams = self._upstreams(model)
         self._first_upstreams = upstreams
         credentials = asyncio.run(
@@ -269,8 +271,13 @@ class _Supervisor:
 
     def _start_anvil(self) -> str:
         self._say("Starting the dev chain.")
-        self._anvil = Anvil.start(self._data, program_in(first.node_modules()), say=self._say)
+        program = program_in(first.node_modules())
+        self._anvil = Anvil.start(self._data, program, say=self._say, behind_s=self._behind_s())
         return self._anvil.url
+
+    def _behind_s(self) -> int:
+        """Where the chain's clock is set to, so that what is mined at once doesn't run ahead of the wall's time."""
+        return GENESIS_S + (first.DEFI_HISTORY_S if self._settings.defi else 0)
 
     def _begin_model(self) -> Mapping[str, Any]:
         """Start the embedded model; it loads while the rest starts."""

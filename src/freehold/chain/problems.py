@@ -86,3 +86,10 @@ class PackageUnavailable(Problem):
     status = 502
     code = "package_unavailable"
     type = "server_error"
+
+
+class NoMarkets(Problem):
+    """This chain has no pools and markets yet, or none that belong to its contracts; `freehold dev defi` makes them."""
+
+    status = 404
+    code = "no_markets"

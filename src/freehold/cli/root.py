@@ -11,6 +11,7 @@ from freehold.cli import (
     dated,
     development,
     governing,
+    markets,
     members,
     operating,
     paying,
@@ -112,6 +113,7 @@ def cli() -> None:
 
 
 serving.models.add_command(weights.models_install)
+development.dev.add_command(markets.dev_defi)
 for _, commands_of_section in SECTIONS:
     for _command in commands_of_section:
         cli.add_command(_command)

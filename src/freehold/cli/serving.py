@@ -24,11 +24,23 @@ class WrongSetting(Refusal):
 )
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes; 1 when left out.")
 @click.option("--no-model", is_flag=True, help="Start without the embedded model; a scripted one answers.")
-def up(data: str | None, host: str | None, port: int | None, workers: int | None, no_model: bool) -> None:
+@click.option(
+    "--defi",
+    is_flag=True,
+    help="With Uniswap v3 and Morpho Blue on the development chain; shows the licences of what it fetches, and agrees.",
+)
+def up(data: str | None, host: str | None, port: int | None, workers: int | None, no_model: bool, defi: bool) -> None:
     """Start everything in the foreground; Ctrl-C stops it. Settings: docs/reference/settings.md."""
     from freehold.app.settings import SettingsError, load
 
-    chosen = {"data": data, "host": host, "port": port, "workers": workers, "no_model": no_model or None}
+    chosen = {
+        "data": data,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "no_model": no_model or None,
+        "defi": defi or None,
+    }
     try:
         settings = load(overrides=chosen)
     except SettingsError as wrong:

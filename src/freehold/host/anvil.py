@@ -43,11 +43,18 @@ class Anvil:
 
     @classmethod
     def start(
-        cls, data: Path, program: Path, *, say: Callable[[str], None] = lambda sentence: None, port: int | None = None
+        cls,
+        data: Path,
+        program: Path,
+        *,
+        say: Callable[[str], None] = lambda sentence: None,
+        port: int | None = None,
+        behind_s: int = GENESIS_S,
     ) -> "Anvil":
         """Start it on the state kept in `data`/anvil, or on none. It mines nothing until `go`.
 
-        Its port is that of the last start when that is free, so that a wallet's settings stay right. Raises HostError.
+        Its port is that of the last start when that is free, so that a wallet's settings stay right. `behind_s` is how
+        far behind the wall's time a new chain begins. Raises HostError.
         """
         folder, run, logs = (data / name for name in ("anvil", "run", "logs"))
         for each in (folder, run, logs):
@@ -55,11 +62,11 @@ class Anvil:
         end_leftover(run / "anvil.pid")
         chosen = port if port is not None else _port(folder / "port")
         try:
-            child = _launch(program, folder, run, logs, chosen)
+            child = _launch(program, folder, run, logs, chosen, behind_s)
         except _BrokenState as broken:
             _restore(folder, str(broken), say)
             try:
-                child = _launch(program, folder, run, logs, chosen)
+                child = _launch(program, folder, run, logs, chosen, behind_s)
             except _BrokenState as again:
                 raise HostError(_sentence_on_state(folder, str(again))) from None
         (folder / "port").write_text(f"{chosen}\n", "utf-8")
@@ -154,7 +161,7 @@ def _port(noted: Path) -> int:
     raise HostError("No TCP port is free on 127.0.0.1.")
 
 
-def _launch(program: Path, folder: Path, run: Path, logs: Path, port: int) -> Child:
+def _launch(program: Path, folder: Path, run: Path, logs: Path, port: int, behind_s: int) -> Child:
     log = logs / "anvil.log"
     before = log.stat().st_size if log.exists() else 0
     child = Child.start(
@@ -163,7 +170,7 @@ def _launch(program: Path, folder: Path, run: Path, logs: Path, port: int) -> Ch
         [
             *(program, "--quiet", "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)),
             *("--no-mining", "--no-cors", "--state", folder / "state.json", "--state-interval", "2"),
-            *(() if (folder / "state.json").exists() else ("--timestamp", str(int(time.time()) - GENESIS_S))),
+            *(() if (folder / "state.json").exists() else ("--timestamp", str(int(time.time()) - behind_s))),
         ],
         log=log,
         pid_file=run / "anvil.pid",

@@ -1,7 +1,5 @@
 """The real protocols on a dev chain with Freehold's tokens: swap, lend, be refused, be liquidated, permit, read in one call."""
 
-import asyncio
-import fcntl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
@@ -10,7 +8,9 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import decode
-from tests.chain.lab import ROOT, START_S, USDC, Anvil
+from tests.chain.defi.lab import FOLDER
+from tests.chain.defi.lab import fetched as fetched_packages
+from tests.chain.lab import START_S, USDC, Anvil
 
 from freehold.chain.abi import Contract, from_hex, template
 from freehold.chain.contracts import Contracts
@@ -25,8 +25,6 @@ from freehold.chain.problems import DeploymentBroken, Reverted
 from freehold.chain.wallet import DevWallet, read
 
 ONE, USD, ALL = 10**18, 10**6, 2**256 - 1
-FOLDER = ROOT / ".setup" / "defi"
-"""Fetched once for all runs of the tests, as npm's packages are."""
 
 
 class Town:
@@ -67,12 +65,7 @@ class Town:
 
 @pytest.fixture(scope="session")
 async def fetched() -> AsyncIterator[Path]:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / ".lock").open("w") as lock:
-        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # one of the processes that run tests fetches
-        await packages.fetch(FOLDER, print)
-        await compiled(FOLDER, print)
-    yield FOLDER
+    yield await fetched_packages()
 
 
 @pytest.fixture
@@ -91,7 +84,8 @@ async def test_a_diem_is_worth_its_strips_and_its_principal(town: Town) -> None:
     """The pools' opening prices, as the chain has them: 183 USD, and less for what is later."""
     months = (await read(town.rpc, town.contracts.strips, "months"))[0]
     symbols = list(town.defi.pools)
-    assert symbols == ["DIEM", f"pDIEM-{_label(months + 2)}", f"DIEM-{_label(months + 1)}"]
+    strips = [f"DIEM-{_label(months + ahead)}" for ahead in range(3)]
+    assert symbols == ["DIEM", f"pDIEM-{_label(months + 2)}", *strips]
     oracle = template("TwapOracle")
     found = {s: await read(town.rpc, oracle.at(m.oracle), "price") / 10**24 for s, m in town.defi.markets.items()}
     assert abs(found["DIEM"] / 183 - 1) < 2e-4

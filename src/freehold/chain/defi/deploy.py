@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ LLTV = 77 * 10**16
 OBSERVATIONS = 1_801
 """A half hour of blocks a second, and the one before."""
 MONTHS_AHEAD = 2
-"""The principal that has a pool is of the month after next, the strip of the next one."""
+"""The last month that has a pool, for its principal, too: strips from this month to that one have pools."""
+PRICED = 2
+"""The first pools, DIEM's and the principal's, have an oracle and a market each."""
 WINDOW_S = 1_800
 _AT_ONCE = 360
 """Observations that a pool is given room for in one transaction: 8 million gas."""
@@ -82,17 +85,17 @@ async def deploy_defi(
     Raises WalletRefused off the dev chain, PackageUnavailable, DeploymentBroken, Reverted, NodeUnavailable.
     """
     deployer = (await addresses(rpc))["deployer"]
-    if recorded is not None and await _stands(rpc, deployment, recorded):
+    if recorded is not None and await stands(rpc, deployment, recorded):
         return recorded
     await _put_singletons(rpc, folder, deployer)
     say("Deploying Uniswap v3 and Morpho Blue.")
     protocols = await _deploy(rpc, deployer, folder, say)
     contracts = Contracts.of(deployment)
-    say("Seeding pools of DIEM, of a principal and of a strip against USDC.")
+    say("Seeding pools of DIEM, of a principal and of three months' strips against USDC.")
     seeds = await _split(rpc, deployer, contracts)
     pools = await _pools(rpc, deployer, folder, contracts, protocols, seeds)
     say("Opening lending markets against DIEM and the principal.")
-    markets = await _markets(rpc, deployer, contracts, protocols, seeds[:2], pools)
+    markets = await _markets(rpc, deployer, contracts, protocols, seeds[:PRICED], pools)
     if ripen:
         await rpc.call("evm_increaseTime", WINDOW_S)
         await rpc.call("evm_mine")
@@ -111,7 +114,8 @@ async def deploy_defi(
     )
 
 
-async def _stands(rpc: Rpc, deployment: Deployment, defi: Defi) -> bool:
+async def stands(rpc: Rpc, deployment: Deployment, defi: Defi) -> bool:
+    """Whether all of `defi` is on this chain, and was made for this deployment. Raises NodeUnavailable."""
     if (defi.chain_id, defi.vault) != (deployment.chain_id, deployment.contracts["vault"]):
         return False
     places = [defi.factory, defi.router, defi.positions, defi.quoter, defi.morpho, defi.permit2, defi.multicall]
@@ -165,7 +169,7 @@ async def _split(rpc: Rpc, deployer: str, contracts: Contracts) -> list[_Seed]:
     needed = 2 * _SEED_DIEM
     cost = await read(rpc, contracts.staking, "quoteLock", needed)
     this_month, _ = await read(rpc, contracts.strips, "months")
-    last, strip_month = this_month + MONTHS_AHEAD, this_month + 1
+    last = this_month + MONTHS_AHEAD
     plan = await _plan(rpc, deployer)
     plan.send(contracts.hold, "approve", contracts.staking.address, cost)
     plan.send(contracts.staking, "stake", deployer, cost)
@@ -173,26 +177,26 @@ async def _split(rpc: Rpc, deployer: str, contracts: Contracts) -> list[_Seed]:
     plan.send(contracts.diem, "approve", contracts.strips.address, _SEED_DIEM)
     plan.send(contracts.strips, "split", last, _SEED_DIEM, deployer)
     await carry_out(rpc, plan)
-    _, principal = await read(rpc, contracts.strips, "seriesOf", last)
-    strip, _ = await read(rpc, contracts.strips, "seriesOf", strip_month)
     newest = await rpc.call("eth_getBlockByNumber", "latest", False)
     today = Day.of(int(newest["timestamp"], 16)).number
-    begins, ends, matures = [
-        await read(rpc, contracts.strips, "firstDayOf", month) - today
-        for month in (strip_month, strip_month + 1, last + 1)
-    ]
-    tokens = [template("Strip").at(address) for address in (principal, strip)]
-    return [
+    months = range(this_month, last + 1)
+    series = [await read(rpc, contracts.strips, "seriesOf", month) for month in months]
+    begins = [max(0, await read(rpc, contracts.strips, "firstDayOf", month) - today) for month in (*months, last + 1)]
+    principal = template("Strip").at(series[-1][1])
+    seeds = [
         _Seed("DIEM", contracts.diem, Decimal(prices.DIEM_USD)),
-        _Seed(await read(rpc, tokens[0], "symbol"), tokens[0], prices.principal_usd(matures)),
-        _Seed(await read(rpc, tokens[1], "symbol"), tokens[1], prices.strip_usd(begins, ends)),
+        _Seed(await read(rpc, principal, "symbol"), principal, prices.principal_usd(begins[-1])),
     ]
+    for (address, _), (first, after) in zip(series, pairwise(begins), strict=True):
+        strip = template("Strip").at(address)
+        seeds.append(_Seed(await read(rpc, strip, "symbol"), strip, prices.strip_usd(first, after)))
+    return seeds
 
 
 async def _pools(
     rpc: Rpc, deployer: str, folder: Path, contracts: Contracts, protocols: _Protocols, seeds: Sequence[_Seed]
 ) -> dict[str, Pool]:
-    """A pool for each seed, with liquidity over the whole range and room for a half hour's observations."""
+    """A pool for each seed, with liquidity over the whole range; room for a half hour's observations where an oracle looks."""
     usdc, manager = contracts.usdc, protocols.positions
     plan = await _plan(rpc, deployer)
     plan.send(usdc, "approve", manager.address, _ALL)
@@ -216,7 +220,7 @@ async def _pools(
     }
     abi = packages.v3(folder, "v3-core", "UniswapV3Pool")["abi"]
     plan = await _plan(rpc, deployer)
-    for pool in made.values():
+    for pool in list(made.values())[:PRICED]:
         for size in (*range(_AT_ONCE, OBSERVATIONS, _AT_ONCE), OBSERVATIONS):
             contract = Contract(abi, address=pool.address, name="UniswapV3Pool")
             plan.send(contract, "increaseObservationCardinalityNext", size)
