@@ -1,6 +1,7 @@
-"""Puts the contracts onto a dev chain: all transactions sent at once with nonces of their own, then mined.
+"""What is deployed and how it is set up: one plan, for a dev chain and for any other.
 
-Contract addresses follow from the deployer's nonces, so no transaction waits for another.
+Contract addresses follow from the deployer's nonces, so the whole plan is known before anything is sent. `deploy_dev` sends
+it all at once on a dev chain, whose node signs; `rollout.py` carries it out elsewhere, one transaction after the other.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
@@ -24,49 +26,141 @@ from freehold.chain.wallet import addresses, read
 
 DEV_CONFIRMATIONS = 2
 GENESIS_HOLD = 100_000_000 * 10**18
-"""HOLD that the deployer begins with, base units."""
+"""HOLD that there is at the beginning, base units."""
 COMMITTED_USD_PER_DAY = 40_000 * 10**18
-"""What the dev operator has promised to serve, 18 decimals."""
+"""What the first operator promises to serve, 18 decimals."""
 EMISSION_CEILING = 10**18
 """The most HOLD that can ever be emitted in a second, base units: 31.5 million HOLD a year."""
 EMISSION = 4 * 10**17
-"""What the dev chain's stakes earn in a second: 12.6 million HOLD a year."""
+"""What stakes earn in a second: 12.6 million HOLD a year."""
 NAMES = ("Freehold", "HOLD", "Diem", "DIEM")
 """Names and symbols of the platform's token and of the compute token."""
+LEAST_DELAY_S = 2 * 86_400
+"""The shortest delay that FreeholdTimelock takes off the dev chain."""
 DEV_URL = "http://127.0.0.1:8402"
+ANYONE = "0x" + "00" * 20
+"""As an executor of the timelock: whoever likes may carry out what was proposed and has waited."""
 
 _FIAT = "artifacts/hardhat/contracts"
 _MAX = 2**256 - 1
 _GAS = 14_000_000
 _MOST_BLOCKS = 60
+_SALT = keccak(text="Freehold: the first settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What is decided about a deployment. Addresses are checksummed, amounts base units."""
+
+    operator: str
+    """Whose stakes the gateway honours."""
+    url: str
+    receipt_signer: str
+    publisher: str
+    """Who publishes the days of the operator's book."""
+    payee: str
+    """Where prepaid deposits go, for good."""
+    treasury: str
+    """Where the fifth goes that locked stakes don't earn."""
+    usdc: str | None
+    """The chain's USDC; None deploys one, on a dev chain."""
+    governors: tuple[str, ...]
+    """Who may propose changes to the timelock, and cancel them. None: the deployer, on a dev chain."""
+    holder: str
+    """Who gets the genesis supply of HOLD."""
+    delay_s: int
+    """How long a change waits at the timelock."""
+    confirmations: int
+    names: tuple[str, ...] = NAMES
+    genesis: int = GENESIS_HOLD
+    emission: int = EMISSION
+    emission_ceiling: int = EMISSION_CEILING
+    committed: int = COMMITTED_USD_PER_DAY
+    """What the operator promises to serve, USD a day, 18 decimals."""
+    beside: Deployment | None = None
+    """Contracts that stand already: only the operator's own, its book and what takes deposits, are added to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One transaction of the deployment; `to` None creates a contract."""
+    """One transaction of the deployment; `to` None creates the contract at `creates`."""
 
     what: str
     to: str | None
     data: str
+    nonce: int
+    creates: str | None = None
 
 
 class Plan:
-    """Transactions of one sender in order, with the addresses of the contracts that they will create."""
+    """Transactions of one sender in order, with the addresses of the contracts that they will create.
 
-    def __init__(self, sender: str, nonce: int) -> None:
+    `taken` are the nonces of the first ones, where they were sent already; the others follow from `nonce` on.
+    """
+
+    def __init__(self, sender: str, nonce: int, taken: Sequence[int] = ()) -> None:
         self.sender = sender
-        self.first_nonce = nonce
         self.steps: list[Step] = []
+        self._taken = taken
+        self._nonce = nonce
 
     def create(self, contract: Contract, bytecode: str, *arguments: Any) -> str:
-        address = created_address(self.sender, self.first_nonce + len(self.steps))
+        address = created_address(self.sender, self._next())
         data = "0x" + bytecode.removeprefix("0x") + contract.constructor(*arguments).hex()
-        self.steps.append(Step(f"creating {contract.name}", None, data))
+        self.steps.append(Step(f"creating {contract.name}", None, data, self._next(), address))
         return address
 
     def send(self, contract: Contract, function: str, *arguments: Any) -> None:
         data = contract.call(function, *arguments)
-        self.steps.append(Step(f"{contract.name}.{function}", contract.address, data))
+        self.steps.append(Step(f"{contract.name}.{function}", contract.address, data, self._next()))
+
+    def _next(self) -> int:
+        at = len(self.steps)
+        return self._taken[at] if at < len(self._taken) else self._nonce + at - len(self._taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole deployment."""
+
+    steps: tuple[Step, ...]
+    """With `settings` the last one executes them, which the timelock lets nobody do before its delay is over."""
+    contracts: Mapping[str, str]
+    settings: bytes | None
+    """By what the timelock knows the first settings; None beside contracts that stand already, where the governors decide."""
+
+
+def planned(parameters: Parameters, plan: Plan, usdc_package: Path | None) -> Whole:
+    """The deployment as `plan`'s sender makes it. `usdc_package`: where there is no USDC. Raises DeploymentBroken."""
+    if parameters.beside is not None:
+        where = dict(parameters.beside.contracts)
+        _plan_operators(plan, where, parameters)
+        return Whole(tuple(plan.steps), where, None)
+    deployer = plan.sender
+    proposers = [deployer, *parameters.governors]
+    executors = [ANYONE] if parameters.governors else [deployer]
+    where = {"timelock": _plan_own(plan, "FreeholdTimelock", parameters.delay_s, proposers, executors)}
+    where["usdc"] = parameters.usdc or _plan_usdc(plan, usdc_package, deployer, admin=where["timelock"])
+    where["staking"] = _plan_own(
+        plan,
+        "Staking",
+        where["timelock"],
+        parameters.genesis,
+        parameters.treasury,
+        parameters.emission_ceiling,
+        parameters.names,
+    )
+    where["hold"], where["diem"] = (created_address(where["staking"], nonce) for nonce in (1, 2))
+    where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
+    where["strips"] = created_address(where["vault"], 1)
+    _plan_operators(plan, where, parameters)
+    timelock, batch = template("FreeholdTimelock").at(where["timelock"]), _settings(where, parameters)
+    plan.send(timelock, "scheduleBatch", *batch, parameters.delay_s)
+    if parameters.governors:
+        _plan_handover(plan, where, parameters)
+    plan.send(timelock, "executeBatch", *batch)
+    settings = keccak(encode(["address[]", "uint256[]", "bytes[]", "bytes32", "bytes32"], batch))
+    return Whole(tuple(plan.steps), {name: where[name] for name in CONTRACTS}, settings)
 
 
 async def deploy_dev(
@@ -91,22 +185,25 @@ async def deploy_dev(
     deployer, operator = known["deployer"], known["operator"]
     nonce = int(await rpc.call("eth_getTransactionCount", deployer, "latest"), 16)
     head = int(await rpc.call("eth_blockNumber"), 16)
+    parameters = Parameters(
+        operator=operator,
+        url=url,
+        receipt_signer=receipt_signer or operator,
+        publisher=operator,
+        payee=operator,
+        treasury=deployer,
+        usdc=None,
+        governors=(),
+        holder=deployer,
+        delay_s=0,
+        confirmations=confirmations,
+    )
     plan = Plan(deployer, nonce)
-    where = {"timelock": _plan_own(plan, "FreeholdTimelock", 0, [deployer], [deployer])}
-    where["usdc"] = _plan_usdc(plan, usdc_package, deployer, admin=where["timelock"])
-    where["staking"] = _plan_own(plan, "Staking", where["timelock"], GENESIS_HOLD, deployer, EMISSION_CEILING, NAMES)
-    where["vault"] = _plan_own(plan, "CapacityVault", where["staking"])
-    where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], operator)
-    where["book"] = _plan_own(plan, "EpochBook", where["timelock"], operator, operator)
-    _plan_settings(plan, where, operator, url, receipt_signer or operator)
+    whole = planned(parameters, plan, usdc_package)
     await carry_out(rpc, plan)
-    staking = template("Staking").at(where["staking"])
-    where["hold"] = await read(rpc, staking, "HOLD")
-    where["diem"] = await read(rpc, staking, "DIEM")
-    where["strips"] = await read(rpc, template("CapacityVault").at(where["vault"]), "STRIPS")
     return Deployment(
         chain_id=int(await rpc.call("eth_chainId"), 16),
-        contracts={name: where[name] for name in CONTRACTS},
+        contracts=whole.contracts,
         operator=operator,
         from_block=head + 1,
         confirmations=confirmations,
@@ -137,8 +234,10 @@ def _plan_own(plan: Plan, name: str, *arguments: Any) -> str:
     return plan.create(template(name), artifact(name)["bytecode"], *arguments)
 
 
-def _plan_usdc(plan: Plan, package: Path, deployer: str, *, admin: str) -> str:
+def _plan_usdc(plan: Plan, package: Path | None, deployer: str, *, admin: str) -> str:
     """Circle's FiatTokenV2_2 behind its proxy; the deployer may mint without end. `admin` owns the proxy, so it can't be a user."""
+    if package is None:
+        raise DeploymentBroken(reason="This chain needs the address of its USDC.")
     library = _fiat(package, "util/SignatureChecker")
     token = _fiat(package, "v2/FiatTokenV2_2")
     proxy = _fiat(package, "v1/FiatTokenProxy")
@@ -157,17 +256,38 @@ def _plan_usdc(plan: Plan, package: Path, deployer: str, *, admin: str) -> str:
     return address
 
 
-def _plan_settings(plan: Plan, where: Mapping[str, str], operator: str, url: str, receipt_signer: str) -> None:
-    """Curve, promise, emission and registration, through the timelock, all or nothing."""
+def _plan_operators(plan: Plan, where: dict[str, str], parameters: Parameters) -> None:
+    """What each operator has of its own."""
+    where["prepaid"] = _plan_own(plan, "Prepaid", where["usdc"], parameters.payee)
+    where["book"] = _plan_own(plan, "EpochBook", where["timelock"], parameters.operator, parameters.publisher)
+
+
+def _settings(where: Mapping[str, str], parameters: Parameters) -> tuple[Any, ...]:
+    """Curve, promise, emission and registration, as the timelock takes them: all or nothing."""
     staking = template("Staking").at(where["staking"])
     vault = template("CapacityVault").at(where["vault"])
+    operator = parameters.operator
     calls = [
         (staking, staking.call("setCurve", points())),
-        (staking, staking.call("setCommitted", operator, COMMITTED_USD_PER_DAY)),
-        (staking, staking.call("setEmission", EMISSION)),
-        (vault, vault.call("registerOperator", operator, url, receipt_signer)),
+        (staking, staking.call("setCommitted", operator, parameters.committed)),
+        (staking, staking.call("setEmission", parameters.emission)),
+        (vault, vault.call("registerOperator", operator, parameters.url, parameters.receipt_signer)),
     ]
-    _plan_batch(plan, where["timelock"], calls)
+    return _batch(calls, salt=_SALT)
+
+
+def _plan_handover(plan: Plan, where: Mapping[str, str], parameters: Parameters) -> None:
+    """Nothing is left with the deployer: no HOLD, and no right at the timelock."""
+    timelock = template("FreeholdTimelock").at(where["timelock"])
+    if parameters.genesis and parameters.holder != plan.sender:
+        plan.send(template("Hold").at(where["hold"]), "transfer", parameters.holder, parameters.genesis)
+    for role in ("CANCELLER_ROLE", "PROPOSER_ROLE"):
+        plan.send(timelock, "renounceRole", role_of(role), plan.sender)
+
+
+def role_of(name: str) -> bytes:
+    """A role of the timelock by its name (OpenZeppelin's TimelockController, AccessControl)."""
+    return bytes(32) if name == "DEFAULT_ADMIN_ROLE" else keccak(text=name)
 
 
 async def _register(rpc: Rpc, deployer: str, standing: Deployment, receipt_signer: str) -> None:
@@ -183,17 +303,22 @@ async def _register(rpc: Rpc, deployer: str, standing: Deployment, receipt_signe
 
 
 def _plan_batch(plan: Plan, where: str, calls: Sequence[tuple[Contract, str]]) -> None:
-    """Calls through the timelock, all or nothing."""
-    batch = (
+    """Calls through the timelock at once, all or nothing; on a dev chain."""
+    batch = _batch(calls, salt=secrets.token_bytes(32))
+    timelock = template("FreeholdTimelock").at(where)
+    plan.send(timelock, "scheduleBatch", *batch, 0)
+    plan.send(timelock, "executeBatch", *batch)
+
+
+def _batch(calls: Sequence[tuple[Contract, str]], *, salt: bytes) -> tuple[Any, ...]:
+    """Targets, values, data, no predecessor, and a salt."""
+    return (
         [contract.address for contract, _ in calls],
         [0] * len(calls),
         [from_hex(data) for _, data in calls],
         bytes(32),
-        secrets.token_bytes(32),
+        salt,
     )
-    timelock = template("FreeholdTimelock").at(where)
-    plan.send(timelock, "scheduleBatch", *batch, 0)
-    plan.send(timelock, "executeBatch", *batch)
 
 
 async def carry_out(rpc: Rpc, plan: Plan) -> None:
@@ -208,15 +333,15 @@ async def carry_out(rpc: Rpc, plan: Plan) -> None:
                             "from": plan.sender,
                             "data": step.data,
                             "gas": hex(_GAS),
-                            "nonce": hex(plan.first_nonce + index),
+                            "nonce": hex(step.nonce),
                             **({"to": step.to} if step.to else {}),
                         }
                     ],
                 )
-                for index, step in enumerate(plan.steps)
+                for step in plan.steps
             ]
         )
-        wanted = plan.first_nonce + len(plan.steps)
+        wanted = plan.steps[-1].nonce + 1
         for _ in range(_MOST_BLOCKS):
             if int(await rpc.call("eth_getTransactionCount", plan.sender, "latest"), 16) >= wanted:
                 break
