@@ -7,9 +7,10 @@ MAKEFLAGS += --no-print-directory
 ARGS ?=
 TESTS ?= tests
 SEEDS ?= 1000
+EXAMPLES ?= 2000
 BIN := .venv/bin
 
-.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign laws audit
+.PHONY: help bench up setup setup-dev test simulate check format format-check lint types imports generated generate lock wheels clean campaign laws audit described
 
 help:  ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -39,6 +40,10 @@ campaign: setup-dev  ## what the money path is judged by, in full: drains, kille
 
 audit: setup-dev  ## slither and Halmos over the contracts, in environments of their own; ARGS=slither or ARGS=halmos runs one
 	@$(BIN)/python scripts/audit.py $(ARGS)
+
+described: setup-dev  ## every route beside its OpenAPI document, EXAMPLES=2000 of each: with a key, as an owner, as the operator
+	@SCHEMATHESIS_EXAMPLES=$(EXAMPLES) PYTHONPATH=src exec $(BIN)/python -m pytest -q --timeout=0 tests/gateway/test_described.py \
+		tests/app/test_described.py
 
 laws: setup-dev  ## the contracts' laws at length: SEEDS=10000 random histories of each machine, 100,000 draws of curve and burn
 	@HISTORIES=$(SEEDS) DRAWS=100000 PYTHONPATH=src exec $(BIN)/python -m pytest -q --durations=0 tests/contracts/test_*_machine.py \

@@ -23,6 +23,10 @@ def test_every_route_says_what_it_does_and_what_it_refuses() -> None:
                 assert {"401", "403"} <= set(operation["responses"]), (verb, path)
                 assert operation["security"], (verb, path)
             assert "422" not in operation["responses"], (verb, path)
+            if "requestBody" in operation:
+                assert {"408", "413"} <= set(operation["responses"]), (verb, path)
+            if path != "/healthz":
+                assert "503" in operation["responses"], (verb, path)
 
 
 def test_no_two_routes_have_one_name() -> None:

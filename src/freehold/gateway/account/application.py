@@ -24,6 +24,9 @@ from freehold.gateway.account.services import AccountServices
 from freehold.gateway.shapes import described
 
 VERSION = "1"
+ALONE = "/healthz"
+"""The route that asks nothing of anybody."""
+
 DESCRIPTION = """Model calls, and accounts, keys, credit, usage and prices of a Freehold server.
 
 Model calls are OpenAI's and Anthropic's APIs: here stands what is read and checked of them; other fields pass. Send `Authorization: Bearer …` with an API key, a session
@@ -50,12 +53,28 @@ class _Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        for operation in (op for verbs in document["paths"].values() for op in verbs.values()):
+        for path, operation in ((path, op) for path, verbs in document["paths"].items() for op in verbs.values()):
             operation["responses"].pop("422", None)
+            _refuse(operation, everywhere(operation) if path != ALONE else ())
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         described.put_in(document)
         return document
+
+
+def everywhere(operation: dict[str, Any]) -> tuple[int, ...]:
+    """What any such operation may be refused with, whatever it does itself: its body, its caller, the database."""
+    body = (408, 413) if "requestBody" in operation else ()
+    who = (401, 403, 404, 409) if "security" in operation else ()
+    return (*body, *who, 503)
+
+
+def _refuse(operation: dict[str, Any], statuses: tuple[int, ...]) -> None:
+    told = {str(status): answer for status, answer in errors.answers(*statuses).items()}
+    for answer in told.values():
+        del answer["model"]
+        answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    operation["responses"] = dict(sorted((told | operation["responses"]).items()))
 
 
 def _application() -> FastAPI:

@@ -44,7 +44,7 @@ class TopUpOut(Out):
 @router.post(
     "/top-up",
     summary="Add credit by x402",
-    responses=answers(400, 401, 402, 403, 404, 409, 503),
+    responses=answers(400, 401, 402, 403, 404, 409, 502, 503),
 )
 async def top_up(
     services: Services,
