@@ -11,6 +11,7 @@ from freehold.cli import (
     dated,
     development,
     governing,
+    lending,
     markets,
     members,
     operating,
@@ -57,6 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             dated.claim,
         ),
     ),
+    ("Credit", (lending.lend, lending.borrow, lending.repay, lending.health, lending.liquidate)),
     ("Operate", (operating.accounts, operating.grant, operating.books, governing.governance, serving.reload)),
     ("Development chain", (development.dev,)),
 )

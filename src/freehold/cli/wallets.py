@@ -340,6 +340,10 @@ class Wallets:
         result = self._as(name, verb)
         return Done(name, result, said(result))
 
+    def acting(self, name: str, work: "Callable[[Wallet], Awaitable[T]]") -> T:
+        """What `work` comes to with the wallet called `name`: an order that was tried, say, and not sent yet."""
+        return self._as(name, work)
+
     # how
 
     def _do(self, name: str, verb: "Callable[[Wallet], Awaitable[Mined]]") -> Done:
