@@ -93,19 +93,20 @@ def _billed(world: "GatewayWorld", sent: "Sent", charge: Row) -> None:
         if lies or usage != {"input": REPORTED_INPUT, "output": len(chunks)}:
             world.breaks(BILL, f"{name}: {usage} was never reported")
         return
-    if said == 0 and chunks and sent.stream and charge["outcome"] != "disconnected":
+    # The upstream counts a word when it is asked for the next one, which a call that was cut short never did.
+    cut = charge["outcome"] in ("deadline", "disconnected")
+    if said == 0 and chunks and sent.stream and not cut:
         world.breaks(NOTHING, f"{name} costs {total}")
     if usage["input"] != RULE_INPUT:
         world.breaks(BILL, f"{name}: the rule counts {RULE_INPUT} of input, not {usage['input']}")
     if sent.stream:
         got = len(sent.words())
-        if charge["outcome"] in ("deadline", "disconnected"):
-            said = min(said + 1, len(chunks))  # the upstream counts a word when it is asked for the next one
+        if cut:
+            said = min(said + 1, len(chunks))
         most = sent.most if sent.most is not None else 64
         if not min(got, most) <= usage["output"] <= min(said, most):
             world.breaks(BILL, f"{name}: {got} were delivered, {said} were said, and {usage['output']} are billed")
-        left = sent.gone_early or charge["outcome"] in ("deadline", "disconnected")
-        if not left and usage["output"] != min(said, most):
+        if not (sent.gone_early or cut) and usage["output"] != min(said, most):
             world.breaks(BILL, f"{name}: all {said} were delivered, and {usage['output']} are billed")
     elif charge["outcome"] == "complete" and usage["output"] != min(-(-len("".join(chunks)) // 4), sent.most or 64):
         world.breaks(BILL, f"{name}: a quarter of {len(''.join(chunks))} bytes is not {usage['output']}")
