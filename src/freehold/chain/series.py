@@ -9,7 +9,7 @@ from freehold.chain.abi import Contract, template
 from freehold.chain.contracts import Contracts
 from freehold.chain.model import Deployment
 from freehold.chain.rpc import Rpc
-from freehold.chain.verbs import Done, address_of, approve, done, need, own_events, reads, said, shown
+from freehold.chain.verbs import Done, address_of, approve, done, need, own_events, place, reads, said, shown
 from freehold.chain.wallet import Wallet
 from freehold.clock import Day, Month
 
@@ -157,8 +157,7 @@ async def activate(
 ) -> Activated:
     """Burn strips of a month for its daily allowance at an operator (the deployment's). Raises Reverted."""
     contracts = Contracts.of(deployment)
-    at = address_of(operator) if operator else deployment.operator
-    whose = address_of(beneficiary) if beneficiary else wallet.address
+    at, whose = place(wallet, deployment, operator, beneficiary)
     what = f"Activating {shown(amount, 'DIEM').removesuffix(' DIEM')} strips of {month}"
     receipt = await wallet.send(contracts.strips, "activate", number_of(month), amount, at, whose, what=what)
     told = said(receipt, contracts.strips, "AllowanceChanged")
@@ -187,8 +186,7 @@ async def redirect_activated(
 ) -> StripsRedirected:
     """Move activated strips to another beneficiary or operator, from the next 00:00 or the month's first on. Raises Reverted."""
     contracts = Contracts.of(deployment)
-    at = address_of(operator) if operator else deployment.operator
-    whose = address_of(beneficiary) if beneficiary else wallet.address
+    at, whose = place(wallet, deployment, operator, beneficiary)
     to_operator = address_of(new_operator) if new_operator else at
     to_whom = address_of(new_beneficiary) if new_beneficiary else whose
     what = f"Redirecting activated strips of {month}"
@@ -207,7 +205,7 @@ async def redirect_activated(
 async def send(
     wallet: Wallet, deployment: Deployment, month: Month, amount: int, to: str, *, principal: bool = False
 ) -> SeriesSent:
-    """Send strips, or principal, of a month. Raises NotEnough, Reverted."""
+    """Send strips, or principal, of a month. Raises Reverted."""
     contracts = Contracts.of(deployment)
     tokens = await wallet.read(contracts.strips, "seriesOf", number_of(month))
     token = template("Strip").at(tokens[1 if principal else 0])
@@ -255,7 +253,7 @@ async def _activated(rpc: Rpc, strips: Contract, first: int, at: str, owner: str
             ("operator", "beneficiary") if name == "Activated" else ("newOperator", "newBeneficiary")
         )
         places[told["month"], told[operator], told[beneficiary]] = None
-    amounts = await reads(rpc, at, [(strips, "positionOf", (owner, *place)) for place in places])
+    amounts = await reads(rpc, at, [(strips, "positionOf", (owner, *where)) for where in places])
     return [
         Activation(month_of(month), operator, beneficiary, amount)
         for (month, operator, beneficiary), amount in zip(places, amounts, strict=True)

@@ -234,8 +234,7 @@ async def stake_diem(
     mend = f"Mint more with `freehold mint AMOUNT {wallet.option}`."
     await need(wallet, contracts.diem, "DIEM", amount, mend)
     await approve(wallet, contracts.diem, contracts.vault, amount)
-    at = address_of(operator) if operator else deployment.operator
-    whose = address_of(beneficiary) if beneficiary else wallet.address
+    at, whose = place(wallet, deployment, operator, beneficiary)
     what = f"Staking {shown(amount, 'DIEM')}"
     receipt = await wallet.send(contracts.vault, "stake", amount, at, whose, what=what)
     told = said(receipt, contracts.vault, "AllowanceChanged")
@@ -260,8 +259,7 @@ async def unstake_diem(
 ) -> UnstakeRequested:
     """Ask for staked DIEM back, 24 hours later: today's allowance stays, there is none from tomorrow. Raises Reverted."""
     vault = Contracts.of(deployment).vault
-    at = address_of(operator) if operator else deployment.operator
-    whose = address_of(beneficiary) if beneficiary else wallet.address
+    at, whose = place(wallet, deployment, operator, beneficiary)
     what = f"Unstaking {shown(amount, 'DIEM')}"
     receipt = await wallet.send(vault, "requestUnstake", at, whose, amount, what=what)
     return _requested(receipt, vault, "DIEM")
@@ -297,8 +295,7 @@ async def redirect(
 ) -> Redirected:
     """Move staked DIEM to another beneficiary or operator, from the next 00:00 on; what isn't given stays. Raises Reverted."""
     vault = Contracts.of(deployment).vault
-    at = address_of(operator) if operator else deployment.operator
-    whose = address_of(beneficiary) if beneficiary else wallet.address
+    at, whose = place(wallet, deployment, operator, beneficiary)
     to_operator = address_of(new_operator) if new_operator else at
     to_whom = address_of(new_beneficiary) if new_beneficiary else whose
     what = f"Redirecting {shown(amount, 'DIEM')}"
@@ -361,8 +358,8 @@ async def positions(rpc: Rpc, deployment: Deployment, address: str) -> Positions
         ],
     )
     places = await _staked_for(rpc, vault, deployment.from_block, at, owner)
-    amounts = await reads(rpc, at, [(vault, "positionOf", (owner, *place)) for place in places])
-    stakes = [Stake(*place, amount) for place, amount in zip(places, amounts, strict=True) if amount]
+    amounts = await reads(rpc, at, [(vault, "positionOf", (owner, *where)) for where in places])
+    stakes = [Stake(*where, amount) for where, amount in zip(places, amounts, strict=True) if amount]
     return Positions(
         address=owner,
         chain_time_s=int(block["timestamp"], 16),
@@ -378,6 +375,12 @@ async def positions(rpc: Rpc, deployment: Deployment, address: str) -> Positions
             + await _requests(rpc, vault, "DIEM", deployment.from_block, at, owner)
         ),
     )
+
+
+def place(wallet: Wallet, deployment: Deployment, operator: str | None, beneficiary: str | None) -> tuple[str, str]:
+    """Where capacity is: an operator, else the deployment's, and a beneficiary, else the wallet. Raises InvalidRequest."""
+    at = address_of(operator) if operator else deployment.operator
+    return at, address_of(beneficiary) if beneficiary else wallet.address
 
 
 def shown(amount: int, token: str) -> str:
