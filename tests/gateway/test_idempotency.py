@@ -4,10 +4,15 @@ import asyncio
 import json
 
 import pytest
-from tests.gateway.house import Customer, House
+from tests.gateway.house import Customer, House, worker
 from tests.gateway.raw import CHAT, Response, ask, chat, connect, request
 
+from freehold.db import Database
+from freehold.gateway import door
 from freehold.gateway.replay import Answers
+from freehold.ledger.ledger import Ledger
+from freehold.ledger.model import Hold
+from freehold.problems import LedgerUnavailable
 
 NAME = "idempotency-key"
 
@@ -40,6 +45,50 @@ async def test_a_long_answer_is_kept_after_its_settlement(house: House) -> None:
     assert len(first.body) > 64 * 1024
     assert (await call(house, customer, script=script, max_tokens=100)).body == first.body
     assert len(house.scripted.seen) == 1
+
+
+class Keepless(Ledger):
+    """A ledger that keeps no answer."""
+
+    fault: Exception = RuntimeError("no room")
+    tries = 0
+
+    async def store_answer(self, hold: Hold, answer: bytes) -> bool:
+        self.tries += 1
+        raise self.fault
+
+
+LONG = {"script": {"chunks": ["word " * 1_000] * 40}, "max_tokens": 100}
+"""Its answer is kept after its settlement."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_can_never_be_kept_is_paid_for_and_given_and_tried_once(
+    prepared: Database, stream: bool
+) -> None:
+    async with worker(prepared, ledger_type=Keepless) as house:
+        customer = await house.customer(prepaid="1")
+        first = await call(house, customer, stream=stream, **LONG)
+        (charge,) = await house.charges(customer)
+        await house.door.finish()
+        assert (first.status, b"word word" in first.body, charge.outcome) == (200, True, "complete")
+        assert not stream or first.events()[-1] == "data: [DONE]"
+        assert isinstance(house.ledger, Keepless)
+        assert house.ledger.tries == 1
+
+
+async def test_one_that_cannot_be_kept_for_now_is_given_at_once_and_not_tried_for_ever(
+    prepared: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "STORE_PATIENCE_S", 0.01)
+    monkeypatch.setattr(door, "STORE_FOR_S", 0.5)
+    monkeypatch.setattr(Keepless, "fault", LedgerUnavailable(reason="it is elsewhere"))
+    async with worker(prepared, ledger_type=Keepless) as house:
+        customer = await house.customer(prepaid="1")
+        assert (await call(house, customer, **LONG)).status == 200
+        await house.door.finish(patience_s=120)
+        assert not house.door._settling
+        assert await house.held_nano(customer) == 0
 
 
 async def test_one_above_a_mebibyte_is_not_kept_and_the_receipt_is_named(house: House) -> None:

@@ -123,6 +123,27 @@ async def test_what_nobody_waits_for_is_sent_until_the_database_takes_it(
     assert squares.batches == [[1]] * 4
 
 
+async def test_what_nobody_waits_for_is_given_up_when_it_is_refused_again_and_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "AGAIN_FIRST_S", 0.0)
+    monkeypatch.setattr(batch, "MOST_REFUSALS", 3)
+    squares, refused = Squares(), asyncio.Event()
+
+    def never_one(numbers: list[int]) -> None:
+        if 1 in numbers:
+            if len(squares.batches) == 3:
+                refused.set()
+            raise asyncpg.CheckViolationError("1")
+
+    squares.fault = never_one
+    async with committing(database, squares) as commits:
+        commits.post(1, "1")
+        await refused.wait()
+        assert await commits.submit(2, "2") == 4
+    assert squares.batches == [[1]] * 3 + [[2]]
+
+
 async def test_what_rests_is_sent_once_more_before_it_stops(database: Database) -> None:
     squares, refused = Squares(), asyncio.Event()
 

@@ -13,6 +13,7 @@ import pytest
 import freehold
 from freehold.clock import SystemClock
 from freehold.db import Connection, Database
+from freehold.ledger import ledger as ledger_module
 from freehold.ledger.jobs import once
 from freehold.ledger.ledger import Ledger
 from freehold.ledger.model import Hold, HoldRequest
@@ -296,21 +297,70 @@ async def test_a_worker_killed_under_load_loses_and_doubles_nothing(bench: Bench
     assert (await bench.available() + charged, await bench.held()) == (10_000_000, 0)
 
 
-async def test_a_hold_that_its_worker_forgot_is_given_back_an_hour_after_its_deadline(bench: Bench) -> None:
+async def swept(bench: Bench, up: str) -> int:
+    """How many holds are swept on a server that has been up for so long."""
+    async with bench.database.transaction() as conn:
+        await conn.execute(
+            "create schema aged; create function aged.pg_postmaster_start_time() returns timestamptz language sql stable"
+            f" as $$ select clock_timestamp() - interval '{up}' $$; set local search_path = aged, pg_catalog, public"
+        )
+        found = await conn.fetchval("select ledger.sweep(3600, 500)")
+        await conn.execute("drop schema aged cascade")
+    return int(found)
+
+
+async def test_a_hold_that_its_worker_forgot_is_given_back_two_minutes_after_its_deadline(bench: Bench) -> None:
     await bench.prepaid(1_000)
     late = await bench.hold(300)
     other = await bench.hold(200)
     await bench.database.execute(
-        "update ledger.holds set deadline_at = clock_timestamp() - case when request_id = $1 then interval '61 min'"
-        " else interval '59 min' end",
+        "update ledger.holds set deadline_at = case when request_id = $1 then clock_timestamp() - interval '121 s'"
+        " else clock_timestamp() end",
         late.request_id,
     )
-    assert await bench.ledger.sweep() == 1
+    assert await swept(bench, up="1 hour") == 1
     assert await bench.available() == 800
-    swept = await bench.ledger.charge(bench.account_id, late.request_id)
-    assert (swept.cost_nano, swept.absorbed_nano, swept.outcome) == (0, 300, "unsettled")
+    charge = await bench.ledger.charge(bench.account_id, late.request_id)
+    assert (charge.cost_nano, charge.absorbed_nano, charge.outcome) == (0, 300, "unsettled")
     assert (await bench.settle(other, 50)).cost_nano == 50
     assert await bench.ledger.check() == []
+
+
+async def test_after_postgresql_was_down_its_worker_has_two_minutes_to_settle(bench: Bench) -> None:
+    await bench.prepaid(1_000)
+    hold = await bench.hold(300)
+    await bench.database.execute("update ledger.holds set deadline_at = clock_timestamp() - interval '1 hour'")
+    assert await swept(bench, up="5 s") == 0
+    assert (await bench.settle(hold, 120)).cost_nano == 120
+
+
+class GivesUp(Ledger):
+    """A ledger that loses its connection with its first holds, and waits for no second try."""
+
+    lost = False
+
+    async def _send_holds(self, connection: Connection, requests: Sequence[object]) -> list[Hold | Exception]:
+        if not self.lost:
+            self.lost = True
+            raise ConnectionResetError
+        return await super()._send_holds(connection, requests)  # type: ignore[arg-type]
+
+
+async def test_a_hold_that_begins_when_its_caller_has_given_it_up_is_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LATE_S", range(1, 60))
+    await bench.prepaid(1_000)
+    request = bench.request(300)
+    async with GivesUp(bench.database, patience_s=0) as hasty:
+        with pytest.raises(LedgerUnavailable):
+            await hasty.hold(request)
+        async with bench.database.transaction() as conn:
+            (late,) = await hasty._hold_batch(conn, hasty.epoch, [request])
+        assert isinstance(late, Hold)
+        async with asyncio.timeout(60):
+            await until(lambda: bench.database.fetchval("select state = 'released' from ledger.holds"))
+    assert await bench.available() == 1_000
 
 
 async def test_a_lapsed_worker_that_comes_back_settles_nothing(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -40,6 +40,12 @@ Handler = Callable[[Exchange], Awaitable[None]]
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 5.0
 """How long the worker waits between two tries to settle: doubled each time."""
+MOST_FAULTS = 200
+"""After so many tries that no rule foresaw, some 16 minutes, a settlement is given up: its hold was swept long before."""
+STORE_PATIENCE_S = 2.0
+"""How long a settled answer waits to be kept for repeats before its own client gets it."""
+STORE_FOR_S = 30.0
+"""How long it is tried to keep it: so long repeats wait for it, and then they are told the receipt."""
 
 
 class Ledger(Protocol):
@@ -108,7 +114,7 @@ class Door:
         self.settings = settings or DoorSettings()
         self.answers = answers or Answers()
         self.payments = payments
-        self._settling: set[asyncio.Task[Charge | None]] = set()
+        self._settling: set[asyncio.Task[Any]] = set()
         self._routes: Mapping[str, Handler] = {
             "/v1/chat/completions": self._asked(Chat()),
             "/v1/embeddings": self._asked(Embeddings()),
@@ -138,7 +144,7 @@ class Door:
     ) -> Charge | None:
         """Settle, or release when `settlement` is None, with what its `attempts` cost; returns once that is durable.
 
-        `steps` may still grow the hold; `follows` is a sealed answer that is stored next.
+        `steps` may still grow the hold; `follows` is a sealed answer that is stored next, if it can be.
 
         Raises NotSettled when it isn't within `settle_patience_s`; the worker goes on trying until it is known, also
         when the caller is cancelled.
@@ -180,11 +186,14 @@ class Door:
         task = asyncio.get_running_loop().create_task(
             self._settle_until_known(hold, settlement, steps, follows, attempts)
         )
-        self._settling.add(task)
-        task.add_done_callback(self._settled)
+        self._keep(task)
         return task
 
-    def _settled(self, task: "asyncio.Task[Charge | None]") -> None:
+    def _keep(self, task: "asyncio.Task[Any]") -> None:
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: "asyncio.Task[Any]") -> None:
         self._settling.discard(task)
         if not task.cancelled():
             task.exception()  # was logged, and counts as heard, also where the caller has left
@@ -204,7 +213,7 @@ class Door:
     ) -> Charge | None:
         if steps is not None and settlement is not None:
             hold = await steps.cover(settlement.cost_nano)
-        pause_s = RETRY_FIRST_S
+        pause_s, faults = RETRY_FIRST_S, 0
         while True:
             try:
                 if settlement is None:
@@ -212,18 +221,43 @@ class Door:
                     return None
                 charge = await self.ledger.settle(hold, settlement)
                 if follows is not None:
-                    await self.ledger.store_answer(hold, follows)
+                    await self._store(hold, follows)
                 return charge
             except LedgerUnavailable:
                 pass
             except (Conflict, NotFound) as known:
                 log.error("settled otherwise request_id=req_%s: %s", hold.request_id.hex, known)
                 raise NotSettled(request_id=f"req_{hold.request_id.hex}") from known
-            except Exception:
+            except Exception as fault:
                 # Whatever it was, the hold would stay open if nobody tried again.
                 log.exception("settlement failed, and is tried again request_id=req_%s", hold.request_id.hex)
+                faults += 1
+                if faults == MOST_FAULTS:
+                    raise NotSettled(request_id=f"req_{hold.request_id.hex}") from fault
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_LAST_S)
+
+    async def _store(self, hold: Hold, answer: bytes) -> None:
+        """Keep a settled call's answer for repeats. The money is down, so its own client waits for that only a little."""
+        task = asyncio.get_running_loop().create_task(self._store_while_awaited(hold, answer))
+        self._keep(task)
+        await asyncio.wait({task}, timeout=STORE_PATIENCE_S)
+
+    async def _store_while_awaited(self, hold: Hold, answer: bytes) -> None:
+        pause_s = RETRY_FIRST_S
+        try:
+            with Limit(STORE_FOR_S):
+                while True:
+                    try:
+                        await self.ledger.store_answer(hold, answer)
+                        return
+                    except LedgerUnavailable:
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(pause_s * 2, RETRY_LAST_S)
+        except TimeoutError:
+            log.warning("an answer can't be kept in time request_id=req_%s", hold.request_id.hex)
+        except Exception:
+            log.exception("an answer can't be kept request_id=req_%s", hold.request_id.hex)
 
     def _asked(self, shape: Shape) -> Handler:
         """Who answers requests in this shape."""

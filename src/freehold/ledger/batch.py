@@ -31,6 +31,8 @@ MANY = 12
 AGAIN_FIRST_S = 1.0
 AGAIN_LAST_S = 60.0
 """How long a refused item that nobody waits for rests before it is sent again: doubled each time."""
+MOST_REFUSALS = 12
+"""After so many, some seven minutes, it is given up: what has it open is swept after its deadline."""
 
 SETTINGS = """
 set plan_cache_mode = force_generic_plan;
@@ -54,6 +56,7 @@ class Waiting(Generic[Item, Result]):
     tried: bool = False
     """Whether it was ever sent, so that it may have been applied."""
     rest_s: float = 0.0
+    refusals: int = 0
 
     def abandoned(self) -> bool:
         """Whether its caller left."""
@@ -123,7 +126,9 @@ class GroupCommit(Generic[Item, Result]):
         return answer
 
     def post(self, item: Item, id: Hashable) -> None:
-        """Queue an item that nobody waits for. It is sent until the database takes it, or until `stop`."""
+        """Queue an item that nobody waits for. It is sent until the database takes it, has refused it MOST_REFUSALS
+        times, or until `stop`.
+        """
         self._queue.append(Waiting(item, id, float("inf"), None))
         self._some.set()
 
@@ -208,7 +213,8 @@ class GroupCommit(Generic[Item, Result]):
 
     def _refuse(self, waiting: Waiting[Item, Result], refused: Exception) -> None:
         log.error("the database refused %r", waiting.item, exc_info=refused)
-        if waiting.answer is None and not self._closing:
+        waiting.refusals += 1
+        if waiting.answer is None and not self._closing and waiting.refusals < MOST_REFUSALS:
             # Nobody else would send it again, also where it only waited too long for a lock.
             waiting.rest_s = min(AGAIN_LAST_S, max(AGAIN_FIRST_S, waiting.rest_s * 2))
             self._resting[waiting] = asyncio.get_running_loop().call_later(waiting.rest_s, self._wake, waiting)

@@ -66,6 +66,9 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 LAPSE_S = 15.0
+LATE_S = (2.0, 30.0)
+"""When a hold that its caller was told is unknown is released once more: PostgreSQL may begin late what its worker
+had given up."""
 KEEP_S = 86_400.0
 """How long a released hold is remembered, so that the same request which comes late isn't held again."""
 DAY_PENDING_RETRY_S = 5
@@ -351,11 +354,19 @@ class Ledger:
 
         An extension's is left: its call runs, and ends it.
         """
-        if not isinstance(held, Exception) and isinstance(request, HoldRequest):
-            self._endings.post(
-                _Ending(request.account_id, request.request_id, "release", _NOTHING),
-                (request.account_id, request.request_id),
-            )
+        if isinstance(held, Exception) or not isinstance(request, HoldRequest):
+            return
+        self._release_unasked(request)
+        if held is None:
+            for later_s in LATE_S:
+                asyncio.get_running_loop().call_later(later_s, self._release_unasked, request)
+
+    def _release_unasked(self, request: HoldRequest) -> None:
+        """What is still open when this worker has stopped is swept."""
+        self._endings.post(
+            _Ending(request.account_id, request.request_id, "release", _NOTHING),
+            (request.account_id, request.request_id),
+        )
 
     async def _send_holds(
         self, connection: Connection, requests: Sequence[HoldRequest | _Extension]
