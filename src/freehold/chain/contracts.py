@@ -73,6 +73,19 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "ERC20InvalidReceiver": ("nothing can be sent to {receiver}",),
 }
 
+SAID: Mapping[str, str] = {
+    "Too little received": "the price has moved, and it would give less than the least that was asked for",
+    "Too much requested": "the price has moved, and it would cost more than the most that was allowed",
+    "Price slippage check": "the price has moved further than was allowed",
+    "STF": "it would take more of the wallet's tokens than was allowed, for the price may have moved",
+    "Transaction too old": "it waited too long; ask for a new quote",
+    "Not approved": "the position belongs to another wallet",
+    "Invalid token ID": "there is no such position",
+    "ERC721: operator query for nonexistent token": "there is no such position",
+    "ERC721: owner query for nonexistent token": "there is no such position",
+}
+"""What other people's contracts say on a revert, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
@@ -112,6 +125,8 @@ def why(data: bytes | None, said: str) -> tuple[str | None, str]:
 def explain(failure: Failure) -> str:
     """A decoded error in words, with amounts in whole tokens and times and months in UTC where its meaning is known."""
     facts = {name: _Fact(value) for name, value in failure.arguments.items()}
+    if failure.name == "Error" and failure.arguments["message"] in SAID:
+        return SAID[failure.arguments["message"]]
     for sentence in SENTENCES.get(failure.name, ()):
         try:
             return sentence.format(**facts)

@@ -1,0 +1,72 @@
+"""Trading from the command line, on a server that was started with pools."""
+
+from decimal import Decimal
+
+import pytest
+
+from .conftest import Server
+
+pytestmark = pytest.mark.timeout(1_200)  # the first test of all fetches and compiles
+
+
+@pytest.fixture(scope="module")
+def trader(market_server: Server) -> str:
+    """A wallet with 1,000 USDC."""
+    market_server.json("dev", "fund", "carol")
+    return "carol"
+
+
+def usdc(server: Server, who: str) -> Decimal:
+    return Decimal(server.json("wallet", "--from", who)["usdc"])
+
+
+def test_diem_is_bought_and_sold_as_it_was_quoted(market_server: Server, trader: str) -> None:
+    before = usdc(market_server, trader)
+    quoted = market_server.json("trade", "buy", "2", "--quote")
+    assert (quoted["side"], quoted["token"], quoted["received"]) == ("buy", "DIEM", "2")
+    assert Decimal(quoted["paid"]) < Decimal(quoted["most_paid"]) <= Decimal(quoted["paid"]) * Decimal("1.005")
+    assert 0 < Decimal(quoted["price_impact"]) < Decimal("0.01")
+    bought = market_server.json("trade", "buy", "2", "--from", trader, "--yes")
+    assert (bought["paid"], bought["received"], bought["paid_token"]) == (quoted["paid"], "2", "USDC")
+    assert usdc(market_server, trader) == before - Decimal(bought["paid"])
+    said = market_server.run("trade", "sell", "100", "diem", "--usdc", "--from", trader, "--yes")
+    assert said.exit_code == 0, said.output
+    assert "price impact  0." in said.stdout
+    assert f"{trader} has sold about 0.5" in said.stdout
+    assert " DIEM for 100 USDC, 1" in said.stdout
+    assert usdc(market_server, trader) == before - Decimal(bought["paid"]) + 100
+
+
+def test_nothing_is_sent_before_somebody_agrees(market_server: Server, trader: str) -> None:
+    before = usdc(market_server, trader)
+    for answer in ("n\n", ""):
+        refused = market_server.run("trade", "buy", "1", "--from", trader, stdin=answer)
+        assert refused.exit_code == 1
+        assert "receive       1 DIEM" in refused.stderr
+        assert "refused when it comes out more than 0.5 % worse" in refused.stderr
+        assert "Nothing was sent. --yes does it without asking." in refused.stderr
+    assert usdc(market_server, trader) == before
+    agreed = market_server.run("trade", "buy", "0.1", "--from", trader, "--slippage", "1%", stdin="y\n")
+    assert agreed.exit_code == 0, agreed.output
+    assert usdc(market_server, trader) < before
+
+
+def test_a_trade_that_moves_the_price_far_is_warned_of(market_server: Server) -> None:
+    said = market_server.run("trade", "sell", "100", "--quote").stdout
+    assert "that is much: trade less at a time" in said
+    assert "that is much" not in market_server.run("trade", "sell", "1", "--quote").stdout
+
+
+def test_trades_are_refused_in_words(market_server: Server, trader: str) -> None:
+    poor = market_server.refused("trade", "buy", "100", "--from", trader, "--yes")
+    assert poor.startswith("carol has ")
+    assert "`freehold dev fund` gives some." in poor
+    assert "There is no pool of 'doge'" in market_server.refused("trade", "buy", "1", "doge", "--quote")
+    for wrong in ("0.5", "51%", "-1%", "much%"):
+        refused = market_server.run("trade", "buy", "1", "--slippage", wrong, "--quote")
+        assert refused.exit_code == 2
+        assert "is not a slippage such as 0.5%" in refused.stderr
+
+
+def test_without_pools_trading_says_how_to_get_them(server: Server) -> None:
+    assert "`freehold dev defi` makes them" in server.refused("trade", "buy", "1", "--quote")
