@@ -4,6 +4,7 @@ Transactions are of type 2 (EIP-1559), with the key's next nonce as the node cou
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import coincurve
@@ -17,6 +18,25 @@ from freehold.chain.wallet import Wallet
 
 LEAST_TIP_WEI = 1
 _TYPE = b"\x02"
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """What is offered for gas, wei each."""
+
+    tip: int
+    """To who mines."""
+    most: int
+    """At most, the tip included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A transaction that can be sent, by anyone."""
+
+    raw: str
+    tx_hash: str
+    fees: Fees
 
 
 class KeyWallet(Wallet):
@@ -45,47 +65,76 @@ class KeyWallet(Wallet):
         """Made here."""
         return self._signature(typed_digest(data))
 
-    async def transmit(self, to: str, data: str, *, gas: int) -> str:
+    async def transmit(self, to: str | None, data: str, *, gas: int) -> str:
         """Signed here. Raises WalletRefused when the wallet can't pay the gas, RpcError."""
+        signed = await self.signed(to, data, gas=gas)
+        sent: str = await self.rpc.call("eth_sendRawTransaction", signed.raw)
+        return sent
+
+    async def replace(self, tx_hash: str, to: str, data: str, *, gas: int) -> str | None:
+        """Signed here, with the nonce of the one that waits. Raises as `transmit` does."""
+        waiting = await self.rpc.call("eth_getTransactionByHash", tx_hash)
+        if waiting is None or waiting.get("blockNumber") is not None:
+            return None
+        if to_checksum_address(waiting["from"]) != self.address:
+            return None
+        tip, most = (
+            int(waiting.get(name) or waiting["gasPrice"], 16) for name in ("maxPriorityFeePerGas", "maxFeePerGas")
+        )
+        asked = await fees_of(self.rpc)
+        base = (asked.most - asked.tip) // 2
+        if min(tip, most - base) >= asked.tip:
+            return None
+        signed = await self.signed(to, data, gas=gas, nonce=int(waiting["nonce"], 16), above=Fees(tip, most))
+        sent: str = await self.rpc.call("eth_sendRawTransaction", signed.raw)
+        return sent
+
+    async def signed(
+        self, to: str | None, data: str, *, gas: int, nonce: int | None = None, above: Fees | None = None
+    ) -> Signed:
+        """A transaction that isn't sent yet, with the key's next nonce when none is given; `to` None creates a contract.
+
+        `above`: what an earlier one of the same nonce offers, which nodes let a later one replace for an eighth more.
+        Raises WalletRefused when the wallet can't pay the gas, RpcError.
+        """
         if self._chain_id is None:
             self._chain_id = int(await self.rpc.call("eth_chainId"), 16)
-        nonce, block, balance = await self.rpc.batch(
-            [
-                ("eth_getTransactionCount", [self.address, "pending"]),
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_getBalance", [self.address, "latest"]),
-            ]
+        following, balance = await self.rpc.batch(
+            [("eth_getTransactionCount", [self.address, "pending"]), ("eth_getBalance", [self.address, "latest"])]
         )
-        tip = await self._tip()
-        most = 2 * int(block.get("baseFeePerGas") or "0x0", 16) + tip
-        if int(balance, 16) < gas * most:
+        fees = await fees_of(self.rpc)
+        if above is not None:
+            fees = Fees(max(fees.tip, above.tip * 9 // 8 + 1), max(fees.most, above.most * 9 // 8 + 1))
+        if int(balance, 16) < gas * fees.most:
             raise WalletRefused(
-                reason=f"{self.name} has {int(balance, 16)} wei and may need {gas * most} for gas. "
+                reason=f"{self.name} has {int(balance, 16)} wei and may need {gas * fees.most} for gas. "
                 f"Send some of the chain's own coin to {self.address}."
             )
         raw = transaction(
             self._key,
             chain_id=self._chain_id,
-            nonce=int(nonce, 16),
-            tip=tip,
-            most=most,
+            nonce=int(following, 16) if nonce is None else nonce,
+            tip=fees.tip,
+            most=fees.most,
             gas=gas,
             to=to,
             data=from_hex(data),
         )
-        sent: str = await self.rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
-        return sent
-
-    async def _tip(self) -> int:
-        """What the node advises to add for who mines, wei per gas."""
-        try:
-            return max(LEAST_TIP_WEI, int(await self.rpc.call("eth_maxPriorityFeePerGas"), 16))
-        except RpcError:  # not every node knows it
-            return LEAST_TIP_WEI
+        return Signed("0x" + raw.hex(), "0x" + keccak(raw).hex(), fees)
 
     def _signature(self, digest: bytes) -> str:
         raw = self._key.sign_recoverable(digest, hasher=None)
         return "0x" + (raw[:64] + bytes([raw[64] + 27])).hex()
+
+
+async def fees_of(rpc: Rpc) -> Fees:
+    """What a transaction would offer now: the base fee may double until it is mined."""
+    block = await rpc.call("eth_getBlockByNumber", "latest", False)
+    try:
+        tip = max(LEAST_TIP_WEI, int(await rpc.call("eth_maxPriorityFeePerGas"), 16))
+    except RpcError:  # not every node knows it
+        tip = LEAST_TIP_WEI
+    return Fees(tip, 2 * int(block.get("baseFeePerGas") or "0x0", 16) + tip)
 
 
 def address_of(key: coincurve.PrivateKey) -> str:
@@ -94,10 +143,10 @@ def address_of(key: coincurve.PrivateKey) -> str:
 
 
 def transaction(
-    key: coincurve.PrivateKey, *, chain_id: int, nonce: int, tip: int, most: int, gas: int, to: str, data: bytes
+    key: coincurve.PrivateKey, *, chain_id: int, nonce: int, tip: int, most: int, gas: int, to: str | None, data: bytes
 ) -> bytes:
-    """A signed transaction of type 2, without value (EIP-1559)."""
-    fields: list[Any] = [*map(_number, (chain_id, nonce, tip, most, gas)), from_hex(to), b"", data, []]
+    """A signed transaction of type 2, without value (EIP-1559); `to` None creates a contract."""
+    fields: list[Any] = [*map(_number, (chain_id, nonce, tip, most, gas)), from_hex(to or ""), b"", data, []]
     signed = key.sign_recoverable(keccak(_TYPE + rlp(fields)), hasher=None)
     r, s = (int.from_bytes(part, "big") for part in (signed[:32], signed[32:64]))
     return _TYPE + rlp([*fields, *map(_number, (signed[64], r, s))])

@@ -74,8 +74,19 @@ class Wallet(ABC):
         """EIP-712 signature of typed data, as hex."""
 
     @abstractmethod
-    async def transmit(self, to: str, data: str, *, gas: int) -> str:
-        """Send a transaction with at most so much gas, and don't wait for it; its hash. Raises RpcError."""
+    async def transmit(self, to: str | None, data: str, *, gas: int) -> str:
+        """Send a transaction with at most so much gas, and don't wait for it; its hash. `to` None creates a contract.
+
+        Raises RpcError.
+        """
+
+    async def replace(self, tx_hash: str, to: str, data: str, *, gas: int) -> str | None:
+        """Send this in place of a transaction that waits because it offers less than the chain asks; its hash.
+
+        It takes that one's nonce and offers more. None, and nothing is sent, when that one doesn't wait, isn't this
+        wallet's, or offers what a new one would. Raises RpcError.
+        """
+        return None  # a node that signs by itself knows what it asks
 
     async def read(self, contract: Contract, function: str, *arguments: Any, what: str | None = None) -> Any:
         """The result of a view function, as this wallet. `what` names it in a refusal."""
@@ -144,9 +155,9 @@ class DevWallet(Wallet):
         signature: str = await self.rpc.call("eth_signTypedData_v4", self.address, data)
         return signature
 
-    async def transmit(self, to: str, data: str, *, gas: int) -> str:
+    async def transmit(self, to: str | None, data: str, *, gas: int) -> str:
         """The node signs."""
-        call = {"from": self.address, "to": to, "data": data, "gas": hex(gas)}
+        call = {"from": self.address, "data": data, "gas": hex(gas), **({"to": to} if to else {})}
         sent: str = await self.rpc.call("eth_sendTransaction", call)
         return sent
 

@@ -56,13 +56,14 @@ class Session:
         """The file of the wallet that signs, where one was given instead of a name."""
         self.rpc_url: str | None = None
         """The chain's node, where it was given."""
+        self.data = data
+        """The data folder, where it was named."""
         self._url = url
-        self._data = data
 
     @functools.cached_property
     def local(self) -> Local | None:
         """The server on this machine, if it is the one that is meant."""
-        found = self.credentials.local(self._data)
+        found = self.credentials.local(self.data)
         if found is None or (self._url is not None and _plain(self._url) != _plain(found.url)):
             return None
         return found
