@@ -67,13 +67,17 @@ class Output:
         """A line beside the result, on stderr, also with --json."""
         click.echo(text, err=True)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-        """A table. A column whose name begins with '>' is aligned to the right."""
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, tight: bool = False
+    ) -> None:
+        """A table. A column whose name begins with '>' is aligned to the right. `tight`: as narrow as it can be read."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+        if tight:
+            drawn.show_edge, drawn.padding = False, (0, 1, 0, 0)
         for name in columns:
             right = name.startswith(">")
             drawn.add_column(name.removeprefix(">"), justify="right" if right else "left", overflow="fold")

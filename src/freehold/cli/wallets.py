@@ -154,6 +154,12 @@ class Wallets:
             )
         return known[name]
 
+    def name_of(self, address: str) -> str:
+        """A wallet's name, or the ends of an address that has none here."""
+        known = self._known() if self._dev else {}
+        names = [name for name, each in known.items() if each.lower() == address.lower()]
+        return names[0] if names else f"{address[:6]}…{address[-4:]}"
+
     def checked(self, address: str) -> str:
         """The address in checksum form. Raises Refusal when it is none, or its checksum is wrong."""
         from eth_utils.address import is_address, to_checksum_address
