@@ -182,7 +182,7 @@ def transact(
     read = {"from": who, **done_document(done)}
 
     def draw(out: Output) -> None:
-        out.say(f"{who} has {_moved(done, done.market)}.")
+        out.say(f"{who} {_moved(done, done.market)}.")
         out.say(_stands(done.account))
         out.dim(f"transaction {done.tx_hash}, block {done.block_number}")
 
@@ -206,11 +206,9 @@ def before(who: str, order: "Order") -> list[str]:
     from freehold.chain.defi.lending import price, usdc
 
     count = len(order.steps)
-    said = [f"{who} is about to have {_moved(order, order.account.symbol)}, in {count} transaction{'s'[: count > 1]}."]
+    said = [f"{who} {_moved(order, order.account.symbol, now=True)}, in {count} transaction{'s'[: count > 1]}."]
     if order.after is not None:
-        said.append(
-            f"Then {'the debt is' if order.seized else 'it stands at'} {_health(order.after, order.account.symbol)}"
-        )
+        said.append(f"Then: {_health(order.after, order.account.symbol)}")
     if order.seized:
         gets = order.seized * order.account.health.price // 10**36
         said.append(
@@ -221,21 +219,23 @@ def before(who: str, order: "Order") -> list[str]:
     return said
 
 
-def _moved(done: "Order | Lent", symbol: str) -> str:
-    """The parts of an order in the order that they happen."""
+def _moved(done: "Order | Lent", symbol: str, *, now: bool = False) -> str:
+    """The parts of an order in the order that they happen: what somebody does now, or has done."""
     from freehold.chain.defi.lending import token, usdc
 
+    whose = f" of the debt of {done.account.owner}" if done.seized else ""
     parts = [
-        (done.supplied, f"lent {usdc(done.supplied)} in the market against {symbol}"),
-        (done.withdrawn, f"taken back {usdc(done.withdrawn)} from the market against {symbol}"),
-        (done.pledged, f"pledged {token(done.pledged, symbol)}"),
-        (done.borrowed, f"borrowed {usdc(done.borrowed)}"),
-        (done.repaid, f"repaid {usdc(done.repaid)}{f' of {done.account.owner}' if done.seized else ''}"),
-        (done.released, f"taken out {token(done.released, symbol)}"),
-        (done.seized, f"got {token(done.seized, symbol)} for it"),
+        (done.supplied, "lends", "lent", f"{usdc(done.supplied)} in the market against {symbol}"),
+        (done.withdrawn, "takes back", "taken back", f"{usdc(done.withdrawn)} from the market against {symbol}"),
+        (done.pledged, "pledges", "pledged", token(done.pledged, symbol)),
+        (done.borrowed, "borrows", "borrowed", usdc(done.borrowed)),
+        (done.repaid, "repays", "repaid", f"{usdc(done.repaid)}{whose}"),
+        (done.released, "takes out", "taken out", token(done.released, symbol)),
+        (done.seized, "gets", "got", f"{token(done.seized, symbol)} for it"),
     ]
-    said = " and ".join(text for amount, text in parts if amount)
-    return said + (f"; {usdc(done.unpaid)} of the debt are the lenders' loss" if done.unpaid else "")
+    said = " and ".join(f"{present if now else past} {what}" for amount, present, past, what in parts if amount)
+    lost = f"; {usdc(done.unpaid)} of the debt are the lenders' loss" if done.unpaid else ""
+    return ("" if now else "has ") + said + lost
 
 
 def _stands(account: "Account") -> str:

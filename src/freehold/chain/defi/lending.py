@@ -457,7 +457,7 @@ def _within(wallet: Wallet, account: Account, health: Health, amount: int) -> No
         raise BeyondCredit(
             reason=f"{wallet.name} asks for {usdc(amount)}, and may borrow {usdc(allowed)} more: "
             f"{token(health.collateral, account.symbol)} at {price(health.price)} are worth {usdc(health.worth)}, "
-            f"of which {percent(health.lltv)} may be owed, and {usdc(health.debt)} are. "
+            f"of which {percent(health.lltv)} may be owed, and {usdc(health.debt) if health.debt else 'nothing'} is. "
             "Borrow less, or pledge more with --collateral."
         )
     raise BeyondCredit(reason=f"The market has {usdc(allowed)} left to lend, and {usdc(amount)} are asked for.")
