@@ -18,7 +18,7 @@ from freehold.clock import Day
 from freehold.planner.model import Assumptions, Choice, Plan, Unit, Usage
 from freehold.planner.planner import plan
 from freehold.planner.report import charts
-from freehold.planner.report.amounts import Amounts, number, share
+from freehold.planner.report.amounts import Amounts, days, number, of_unit, share
 from freehold.planner.report.document import document, schema, with_version
 from freehold.planner.report.flows import COLUMNS, sheet
 from freehold.planner.report.page import page
@@ -181,3 +181,56 @@ def test_nothing_to_draw_is_no_plot() -> None:
 
 def test_one_value_alone_is_drawn() -> None:
     assert "polyline" in charts.draw(charts.Plot("s", "x", "y", (charts.Line("a", [(1, 1)], "rent"),)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Anything:
+    value: object
+
+
+@pytest.mark.parametrize(
+    ("value", "as_json"),
+    [
+        (Day(20_000), "2024-10-04"),
+        (Unit.USD, Unit.USD.value),
+        (np.array([1.5, math.nan]), [1.5, None]),
+        ({Day(20_000): math.inf}, {"2024-10-04": None}),
+        ((1, Anything(2.5)), [1, {"value": 2.5}]),
+        (np.int64(3), 3),
+        (np.float64("nan"), None),
+        (np.bool_(True), True),
+        (None, None),
+        ("text", "text"),
+    ],
+)
+def test_a_document_holds_only_what_json_knows(value: object, as_json: object) -> None:
+    assert json.dumps(document(Anything(value)), allow_nan=False) == json.dumps({"value": as_json})
+
+
+def test_the_schema_of_an_array_is_one_of_numbers_and_a_kind_is_defined_once() -> None:
+    made = schema(Nested, "nested")
+    assert made["properties"]["array"] == {"type": "array", "items": {"type": ["number", "null"]}}
+    assert made["properties"]["one"] == made["properties"]["other"] == {"$ref": "#/$defs/Leaf"}
+    assert list(made["$defs"]) == ["Leaf"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    below: "Leaf | None"
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    array: np.ndarray[tuple[int], np.dtype[np.float64]]
+    one: Leaf
+    other: Leaf
+
+
+def test_figures_are_said_in_their_own_unit() -> None:
+    amounts = Amounts(Unit.USD, "EUR", 2.0)
+    assert (days(None), days(math.inf), days(9.96), days(10.4)) == ("never", "never", "10.0 days", "10 days")
+    assert of_unit(None, "USD", amounts) == "none"
+    assert of_unit(0.25, "share", amounts) == "25 %"
+    assert of_unit(10.0, "USD", amounts) == amounts.money(10.0) == "20.00 EUR"
+    assert of_unit(0.5, "a year", amounts) == "50 % a year"
+    assert of_unit(1_000, "paths", amounts) == "1,000 paths"

@@ -25,8 +25,6 @@ def document(value: Any) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: document(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
     if isinstance(value, np.ndarray):
         return [document(each) for each in value.tolist()]
     if isinstance(value, Mapping):
