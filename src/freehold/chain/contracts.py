@@ -56,6 +56,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     ),
     "PurseBroken": ("the day's {purse} opens with {opening:9} USD, and the day before closed with {closedWith:9}",),
     "UsedWithoutReceipts": ("the day has no receipts, and {used:9} USD were used",),
+    "HistoryTooShort": ("the pool has no half hour of history yet that its price could be the mean of",),
     "NotStrips": ("only the strips contract may do that",),
     "NothingToClaim": ("{owner} has earned nothing that isn't claimed",),
     "AboveCeiling": ("{perSecond:18} HOLD a second is above the ceiling of {ceiling:18}",),
@@ -83,6 +84,10 @@ SAID: Mapping[str, str] = {
     "Invalid token ID": "there is no such position",
     "ERC721: operator query for nonexistent token": "there is no such position",
     "ERC721: owner query for nonexistent token": "there is no such position",
+    "insufficient collateral": "insufficient collateral: the debt would be above the part of its value that may be owed",
+    "insufficient liquidity": "insufficient liquidity: the market hasn't that much left that isn't lent out",
+    "position is healthy": "the position is healthy: its debt is within the limit",
+    "transferFrom reverted": "the wallet has too little of the token, or didn't let it be taken",
 }
 """What other people's contracts say on a revert, in words."""
 
@@ -117,7 +122,18 @@ class Contracts:
 
 def why(data: bytes | None, said: str) -> tuple[str | None, str]:
     """A revert's error name and its sentence; `said` is what the node said, for a revert that explains nothing."""
-    names = ("CapacityVault", "Staking", "Diem", "Hold", "Prepaid", "Strips", "Strip", "EpochBook", "FreeholdTimelock")
+    names = (
+        "CapacityVault",
+        "Staking",
+        "Diem",
+        "Hold",
+        "Prepaid",
+        "Strips",
+        "Strip",
+        "EpochBook",
+        "FreeholdTimelock",
+        "TwapOracle",
+    )
     failure = decode_failure(data, (template(name) for name in names))
     return (failure.name, explain(failure)) if failure else (None, said)
 
