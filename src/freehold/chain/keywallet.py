@@ -71,7 +71,7 @@ class KeyWallet(Wallet):
         sent: str = await self.rpc.call("eth_sendRawTransaction", signed.raw)
         return sent
 
-    async def replace(self, tx_hash: str, to: str, data: str, *, gas: int) -> str | None:
+    async def replace(self, tx_hash: str, to: str, data: str) -> str | None:
         """Signed here, with the nonce of the one that waits. Raises as `transmit` does."""
         waiting = await self.rpc.call("eth_getTransactionByHash", tx_hash)
         if waiting is None or waiting.get("blockNumber") is not None:
@@ -85,7 +85,8 @@ class KeyWallet(Wallet):
         base = (asked.most - asked.tip) // 2
         if min(tip, most - base) >= asked.tip:
             return None
-        signed = await self.signed(to, data, gas=gas, nonce=int(waiting["nonce"], 16), above=Fees(tip, most))
+        nonce, gas = (int(waiting[name], 16) for name in ("nonce", "gas"))
+        signed = await self.signed(to, data, gas=gas, nonce=nonce, above=Fees(tip, most))
         sent: str = await self.rpc.call("eth_sendRawTransaction", signed.raw)
         return sent
 

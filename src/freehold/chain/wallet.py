@@ -80,10 +80,10 @@ class Wallet(ABC):
         Raises RpcError.
         """
 
-    async def replace(self, tx_hash: str, to: str, data: str, *, gas: int) -> str | None:
+    async def replace(self, tx_hash: str, to: str, data: str) -> str | None:
         """Send this in place of a transaction that waits because it offers less than the chain asks; its hash.
 
-        It takes that one's nonce and offers more. None, and nothing is sent, when that one doesn't wait, isn't this
+        It takes that one's nonce and gas, and offers more for it. None, and nothing is sent, when that one doesn't wait, isn't this
         wallet's, or offers what a new one would. Raises RpcError.
         """
         return None  # a node that signs by itself knows what it asks

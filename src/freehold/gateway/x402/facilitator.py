@@ -61,6 +61,10 @@ class Sender(Protocol):
         """Send a transaction, and don't wait for it; its hash."""
         ...
 
+    async def replace(self, tx_hash: str, to: str, data: str) -> str | None:
+        """Send this in place of a transaction that waits for too low a fee; None when that isn't so."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Landing:
@@ -142,6 +146,23 @@ class Facilitator:
         """Send it to the chain; the transaction's hash. Raises Unacceptable, NodeUnavailable, RpcError."""
         gas = await self._gas(signed)
         return await (await self._from()).transmit(self._token.address, self._call(signed), gas=gas * 13 // 10)
+
+    async def waits(self, tx_hash: str) -> bool:
+        """Whether a transaction is known to the node, and in no block."""
+        found = await self._rpc.call("eth_getTransactionByHash", tx_hash)
+        return found is not None and found.get("blockNumber") is None
+
+    async def offer_more(self, signed: Authorization, tx_hash: str) -> str | None:
+        """Send it anew in place of `tx_hash`, if that offers the chain too little; its hash. Raises RpcError, WalletRefused.
+
+        It isn't tried out again: a node that counts what waits would say that the nonce is used.
+        """
+        return await (await self._from()).replace(tx_hash, self._token.address, self._call(signed))
+
+    async def withdraw(self, tx_hash: str) -> str | None:
+        """Have nothing happen in place of `tx_hash`, if that offers the chain too little: what comes after it waits, too."""
+        sender = await self._from()
+        return await sender.replace(tx_hash, sender.address, "0x")
 
     async def look(self, signed: Authorization, *, from_block: int, tx_hash: str | None) -> Seen:
         """What has become of it. `from_block`: it was not used before; `tx_hash`: where it was sent last."""

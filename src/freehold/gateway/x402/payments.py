@@ -215,7 +215,8 @@ class Payments:
             return claim
         over = seen.head.time_s >= claim.signed.valid_before
         if seen.used or over:
-            await self._end_confirmed(claim, max(0, seen.head.number - self._chain.confirmations))
+            if not await self._withdraw(claim):
+                await self._end_confirmed(claim, max(0, seen.head.number - self._chain.confirmations))
             return claim
         await self._submit(claim, seen)
         return claim
@@ -231,8 +232,12 @@ class Payments:
             raise Unacceptable("its nonce was used for another transfer, or cancelled, on the chain")
 
     async def _submit(self, claim: Claim, seen: Seen) -> None:
-        """Send it, unless somebody has just done so. Raises Unacceptable when it is refused, and then for good."""
+        """Send it, unless somebody has just done so. Raises Unacceptable when it is refused, and then for good.
+
+        One that waits for too low a fee is sent in its own place, for more: a second one would wait behind it.
+        """
         if claim.given_up:
+            await self._withdraw(claim)
             raise Unacceptable("it was refused before; make a new payment")
         if seen.head.time_s + LEAST_LEFT_S > claim.signed.valid_before:
             return
@@ -240,23 +245,51 @@ class Payments:
             await self._store.unsent(claim.key, claim.tx_hash)
         if not await self._store.lease(claim.key, self.settings.again_s):
             return
+        before = None if seen.reverted else claim.tx_hash
+        waits = before is not None and await self._chain.waits(before)
         try:
             async with self._store.sending():
-                tx_hash = await self._chain.submit(claim.signed)
+                tx_hash = await (
+                    self._chain.offer_more(claim.signed, before)
+                    if before is not None and waits
+                    else self._chain.submit(claim.signed)
+                )
         except Unacceptable:
-            await self._store.unsent(claim.key, None if seen.reverted else claim.tx_hash)
+            if not waits:
+                await self._store.unsent(claim.key, before)
             if (await self._look(claim)).used:
                 return  # somebody was faster: what came of that is seen at the next look
             await self._store.give_up(claim.key)
             raise
         except WalletRefused as refused:
             log.error("payments can't be carried to the chain: %s", refused)
+            if waits:
+                return  # it may still come for what it offers
             await self._store.give_up(claim.key)
             raise PaymentsUnavailable from refused
         except Problem:
-            await self._store.unsent(claim.key, None if seen.reverted else claim.tx_hash)
+            if not waits:
+                await self._store.unsent(claim.key, before)
             raise
-        await self._store.sent(claim.key, tx_hash)
+        if tx_hash is not None:
+            await self._store.sent(claim.key, tx_hash)
+
+    async def _withdraw(self, claim: Claim) -> bool:
+        """Whether what was sent for a payment that can't come any more still waits.
+
+        If it offers too little it is replaced by nothing, for every later transaction of the wallet waits behind it.
+        """
+        if claim.tx_hash is None or not await self._chain.waits(claim.tx_hash):
+            return False
+        try:
+            async with self._store.sending():
+                tx_hash = await self._chain.withdraw(claim.tx_hash)
+        except WalletRefused as refused:
+            log.error("a transaction can't be withdrawn from the chain: %s", refused)
+            return True
+        if tx_hash is not None:
+            await self._store.sent(claim.key, tx_hash)
+        return True
 
     async def _credit(self, claim: Claim, landing: Landing) -> Claim:
         """The claim's new state, the account if it is new, and its credit, in one transaction."""
