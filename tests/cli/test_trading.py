@@ -70,3 +70,31 @@ def test_trades_are_refused_in_words(market_server: Server, trader: str) -> None
 
 def test_without_pools_trading_says_how_to_get_them(server: Server) -> None:
     assert "`freehold dev defi` makes them" in server.refused("trade", "buy", "1", "--quote")
+
+
+def test_liquidity_is_added_shown_and_taken_out(market_server: Server, trader: str) -> None:
+    market_server.json("trade", "buy", "1", "--from", trader, "--yes")
+    refused = market_server.run("pool", "add", "0.5", "--from", trader, stdin="n\n")
+    assert "carol is about to add at most 0.5 DIEM and 9" in refused.stderr
+    added = market_server.json("pool", "add", "0.5", "--range", "100:400", "--from", trader, "--yes")
+    assert (added["token"], added["whole_range"]) == ("DIEM", False)
+    assert abs(Decimal(added["amount"]) - Decimal("0.5")) < Decimal("1e-6")
+    shown = market_server.json("pool", "--from", trader)
+    assert [pool["token"] for pool in shown["pools"]] == list(market_server.json("dev", "defi")["pools"])
+    (position,) = shown["positions"]
+    assert (position["id"], position["active"]) == (added["position"], True)
+    number = str(added["position"])
+    assert "every price" not in market_server.run("pool", "--from", trader).stdout
+    assert "has earned nothing yet" in market_server.refused("pool", "collect", number, "--from", trader, "--yes")
+    said = market_server.run("pool", "remove", number, "--from", trader, "--yes").stdout
+    assert f"from position {number}" in said
+    assert "the position is closed" in said
+    assert market_server.json("pool", "--from", trader)["positions"] == []
+    assert "there is no such position" in market_server.refused("pool", "remove", number, "--from", trader, "--yes")
+
+
+def test_a_range_is_two_prices(market_server: Server, trader: str) -> None:
+    for wrong in ("200", "200:100", "0:100", "a:b", "nan:100"):
+        refused = market_server.run("pool", "add", "1", "--range", wrong, "--from", trader)
+        assert refused.exit_code == 2
+        assert "is no range of prices such as 150:220" in refused.stderr

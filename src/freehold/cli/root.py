@@ -19,6 +19,7 @@ from freehold.cli import (
     operating,
     paying,
     planning,
+    pooling,
     serving,
     touring,
     trading,
@@ -63,7 +64,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             dated.claim,
         ),
     ),
-    ("Trade", (trading.trade,)),
+    ("Trade", (trading.trade, pooling.pool)),
     ("Credit", (lending.lend, lending.borrow, lending.repay, lending.health, lending.liquidate)),
     (
         "Operate",
