@@ -266,6 +266,32 @@ async def test_receipts_come_to_their_bill_and_one_less_or_one_twice_does_not(to
         require_sums({**bill, "used_nano": made.used_nano + 1}, receipts)
 
 
+async def test_a_server_that_cannot_publish_looks_and_says_so_once(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no keystore; whoever has one publishes, and it sees that."""
+    watcher = Publisher(town.till.receipts, Contracts.of(town.deployment).book, None, rpc=town.anvil.rpc)
+
+    async def opened() -> Publisher:
+        return watcher
+
+    days = Days(town.till.receipts, opened)
+    ahead = int(await read(town.anvil.rpc, Contracts.of(town.deployment).book, "nextDay"))
+    await town.until(Day(ahead + 2))
+    assert await town.till.receipts.unclosed(ahead + 2) == 2
+    assert await town.till.close_all() == 2
+    assert await town.till.receipts.unclosed(ahead + 2) == 0
+    for _ in range(2):
+        assert await days.publish() == Standing(ahead, 2, ())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "2 closed days aren't in the book on the chain: this server has no keystore of the book's publisher "
+        "(FREEHOLD_OPERATOR_KEYSTORE)"
+    ]
+    assert [seen.right() for seen in await town.till.receipts.standing(since=ahead)] == [False, False]
+    assert await town.publish() == Standing(ahead + 2, 0, ())
+    assert await days.publish() == Standing(ahead + 2, 0, ())
+
+
 async def test_a_wrong_entry_in_the_book_is_an_alarm(town: Town) -> None:
     book = template("EpochBook").at(town.deployment.contracts["book"])
     wallet = await DevWallet.open(town.anvil.rpc, "operator")

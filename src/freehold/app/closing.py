@@ -29,13 +29,13 @@ def receipts_of(database: Database, deployment: Deployment, identity: Identity, 
 
 def publisher_of(
     plan: Plan, rpc: Rpc, deployment: Deployment, receipts: Receipts
-) -> Callable[[], Awaitable[Publisher]] | None:
-    """What publishes closed days; None off the dev chain without an operator's keystore."""
-    if plan.operator_secret is None and deployment.chain_id != DEV_CHAIN_ID:
-        return None
+) -> Callable[[], Awaitable[Publisher]]:
+    """What publishes closed days; off the dev chain without an operator's keystore it only looks whether they are."""
+    watches = plan.operator_secret is None and deployment.chain_id != DEV_CHAIN_ID
 
     async def opened() -> Publisher:
-        return Publisher(receipts, Contracts.of(deployment).book, await operators_wallet(plan, rpc))
+        wallet = None if watches else await operators_wallet(plan, rpc)
+        return Publisher(receipts, Contracts.of(deployment).book, wallet, rpc=rpc)
 
     return opened
 

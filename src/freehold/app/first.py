@@ -18,6 +18,7 @@ import asyncpg
 from freehold.app.plan import Plan, first_chat_model, load_deployment, takes_payments
 from freehold.app.settings import Settings, checkout
 from freehold.chain import deployments, verbs
+from freehold.chain.contracts import Contracts
 from freehold.chain.defi import kept, packages
 from freehold.chain.defi.deploy import WINDOW_S
 from freehold.chain.deploy import DEV_CONFIRMATIONS, deploy_dev
@@ -25,7 +26,7 @@ from freehold.chain.dev import fund
 from freehold.chain.keystore import open_secret
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.rpc import Rpc
-from freehold.chain.wallet import DevWallet
+from freehold.chain.wallet import DevWallet, read
 from freehold.clock import SystemClock
 from freehold.db import Connection, Database, MigrationError
 from freehold.host.process import HostError, write_private
@@ -106,6 +107,41 @@ async def migrate(url: str) -> None:
         await database.close()
 
 
+async def check_deployment(settings: Settings) -> None:
+    """Before anything is started: the deployment file can be used, and a node of one's own is on its chain.
+
+    Raises HostError.
+    """
+    file = settings.deployment or settings.data / "deployment.toml"
+    try:
+        known = deployments.load(file) if settings.deployment or file.exists() else None
+        if settings.rpc_url is None:
+            return
+        async with Rpc(settings.rpc_url) as rpc:
+            chain_id = int(await rpc.call("eth_chainId"), 16)
+    except Problem as reason:
+        raise HostError(reason.message) from None
+    if known is not None:
+        _require_chain(chain_id, known, file)
+    elif chain_id != DEV_CHAIN_ID:
+        raise _unknown_deployment(chain_id)
+
+
+def _unknown_deployment(chain_id: int) -> HostError:
+    return HostError(
+        f"The node is on chain {chain_id}, and no deployment is known there: say with FREEHOLD_DEPLOYMENT which file tells "
+        "where the contracts are; `freehold deploy` makes one."
+    )
+
+
+def _require_chain(chain_id: int, deployment: Deployment, file: Path) -> None:
+    if deployment.chain_id != chain_id:
+        raise HostError(
+            f"The node is on chain {chain_id}, and {file} is of chain {deployment.chain_id}: "
+            "check FREEHOLD_RPC_URL and FREEHOLD_DEPLOYMENT."
+        )
+
+
 async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: str, say: Any) -> Deployment:
     """The contracts: those of the file; on a dev chain that lacks them, newly deployed ones. Raises HostError."""
     try:
@@ -131,16 +167,9 @@ async def ensure_deployment(settings: Settings, file: Path, rpc_url: str, url: s
                 if standing != recorded:
                     deployments.save(file, standing)
             if settings.deployment is None and _recorded(file) is None:
-                raise HostError(
-                    f"The node is on chain {chain_id}, and no deployment is known there: say with FREEHOLD_DEPLOYMENT "
-                    "which file tells where the contracts are."
-                )
+                raise _unknown_deployment(chain_id)
             deployment = load_deployment(file, settings.operator, settings.confirmations)
-            if deployment.chain_id != chain_id:
-                raise HostError(
-                    f"The node is on chain {chain_id}, and {file} is of chain {deployment.chain_id}: "
-                    "check FREEHOLD_RPC_URL and FREEHOLD_DEPLOYMENT."
-                )
+            _require_chain(chain_id, deployment, file)
             return deployment
     except Problem as reason:
         raise HostError(reason.message) from None
@@ -212,6 +241,40 @@ def check_payments(settings: Settings, chain_id: int) -> None:
             "Payments by x402 need a wallet that carries them to the chain: name its keystore file in "
             "FREEHOLD_OPERATOR_KEYSTORE, or leave FREEHOLD_X402 off."
         )
+
+
+async def remarks(rpc_url: str, deployment: Deployment, settings: Settings, secret: bytes | None) -> list[str]:
+    """What the operator should mend, though the server starts: sentences. The dev chain sees to it by itself."""
+    if deployment.chain_id == DEV_CHAIN_ID:
+        return []
+    contracts = Contracts.of(deployment)
+    signer = ReceiptKey(bytes.fromhex(ensure_key(settings.data / RECEIPT_KEY))).address
+    said = []
+    try:
+        async with Rpc(rpc_url) as rpc:
+            _, registered = await read(rpc, contracts.vault, "operatorOf", deployment.operator)
+            publisher = await read(rpc, contracts.book, "publisher")
+    except Problem as reason:
+        return [f"Whether the operator is registered can't be seen: {reason.message}"]
+    if int(registered, 16) == 0:
+        said.append(
+            f"The operator {deployment.operator} isn't registered at the contracts (yet), so nothing can be staked to it."
+        )
+    elif registered != signer:
+        said.append(
+            f"The chain names {registered} as who signs this operator's receipts, and {settings.data / RECEIPT_KEY} is "
+            f"{signer}: receipts won't verify. Put the right key there, or have the timelock name this one."
+        )
+    publishing = None if secret is None else ReceiptKey(secret).address
+    if publishing is None:
+        said.append(
+            "Closed days won't be published: name the keystore of the book's publisher in FREEHOLD_OPERATOR_KEYSTORE."
+        )
+    elif publishing != publisher:
+        said.append(
+            f"Closed days won't be published: FREEHOLD_OPERATOR_KEYSTORE is {publishing}, and the book's publisher {publisher}."
+        )
+    return said
 
 
 def open_operator(settings: Settings, ask: Callable[[str], str] | None) -> bytes | None:

@@ -214,7 +214,7 @@ class Settings:
         _usdc, shown="0.001",
     )  # fmt: skip
     operator_keystore: Path | None = _setting(
-        None, "Keystore file of the wallet that carries x402 payments to the chain and pays their gas.", _path,
+        None, "Keystore file of the wallet that publishes each day's receipts and carries x402 payments to the chain.", _path,
         shown="the operator's own, on the dev chain",
     )  # fmt: skip
     operator_password_file: Path | None = _setting(

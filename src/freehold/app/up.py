@@ -29,7 +29,9 @@ from typing import Any
 from freehold.app import first, reload
 from freehold.app.plan import Plan
 from freehold.app.settings import Settings, SettingsError, child_environment, config_folder
+from freehold.chain.model import DEV_CHAIN_ID
 from freehold.chain.problems import WalletRefused
+from freehold.chain.rpc import shown
 from freehold.host.anvil import GENESIS_S, Anvil, program_in
 from freehold.host.postgres import Postgres
 from freehold.host.process import Child, HostError, end_leftover, write_private
@@ -182,6 +184,7 @@ class _Supervisor:
         settings = self._settings
         began_s = time.monotonic()
         first.check_upstreams(settings.upstreams)
+        asyncio.run(first.check_deployment(settings))
         operator_secret = first.open_operator(settings, getpass.getpass if sys.stdin.isatty() else None)
         self._take_data()
         self._end_leftovers()
@@ -197,6 +200,8 @@ class _Supervisor:
             self._anvil.step_back(self._behind_s())
         deployment = asyncio.run(first.ensure_deployment(settings, deployment_file, rpc_url, url, self._say))
         first.check_payments(settings, deployment.chain_id)
+        for remark in asyncio.run(first.remarks(rpc_url, deployment, settings, operator_secret)):
+            self._say(remark)
         if settings.defi:
             asyncio.run(first.ensure_defi(self._data, rpc_url, deployment, self._say))
         upstreams = self._upstreams(model)
@@ -375,13 +380,17 @@ class _Supervisor:
     def _greet(self, url: str, credentials: Mapping[str, Any], upstreams: Any, took_s: float) -> None:
         model = first.example_model(upstreams)
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 40})
+        dev = credentials["chain_id"] == DEV_CHAIN_ID
+        node = (
+            credentials["rpc_url"] if dev else shown(credentials["rpc_url"])
+        )  # the rest of another's URL may be a secret
         out = sys.stdout
         out.write(
             f"\nFreehold is ready after {took_s:.1f} s.\n\n"
             f"  URL          {url}\n"
             f"  API key      {credentials['api_key']}\n"
             f"  admin token  {credentials['admin_token']}\n"
-            f"  dev chain    {credentials['rpc_url']} (chain id {credentials['chain_id']})\n"
+            f"  {'dev chain' if dev else 'chain    '}    {node} (chain id {credentials['chain_id']})\n"
             f"  data         {self._data}\n\n"
             f"Try it:\n\n"
             f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {credentials['api_key']}' "

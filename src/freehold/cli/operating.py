@@ -328,12 +328,14 @@ def books_days(session: Session, before: str | None) -> None:
                     str(row["day"]),
                     str(row["count"]),
                     nano_usd(sum(int(purse["used_nano"]) for purse in row["totals"].values())).removesuffix(" USD"),
-                    "yes" if row["published"] else "no",
+                    "yes" if row["published"] else "no" if row["published_root"] is None else "WRONG",
                     str(row["root"]),
                 )
                 for row in items(read)
             ],
         )
+        if any(row["published_root"] is not None and not row["published"] for row in items(read)):
+            out.remark("A day stands on the chain otherwise than it was closed: see `freehold books check`.")
 
     session.out.document(read, draw)
 

@@ -44,6 +44,9 @@ FAMILIES = (
     Family("freehold_ledger_time_seconds", "gauge", "Ledger time."),
     Family("freehold_ledger_time_provisional", "gauge", "1 while the chain stalls and the wall clock carries it on."),
     Family("freehold_days_closed", "gauge", "Days whose receipts are closed under a root, of the last 31."),
+    Family(
+        "freehold_days_unclosed", "gauge", "Days that are over and not closed yet: one for some minutes after 00:00."
+    ),
     Family("freehold_days_unpublished", "gauge", "Of these, days that the book on the chain doesn't have."),
     Family("freehold_days_wrong", "gauge", "Of these, days that stand in the book otherwise than they were closed."),
     Family("freehold_metrics_spilled_total", "counter", "Counted under no name: a worker has too many of them."),

@@ -26,6 +26,8 @@ class Days:
         self._receipts = receipts
         self._publisher = publisher
         self._every_s = every_s
+        self._behind = 0
+        """Days that the book lacked when it was last looked at, so that it is told of once."""
 
     async def run(self) -> None:
         """Until cancelled. What fails is told of once, and tried again."""
@@ -59,6 +61,15 @@ class Days:
             return None
         publisher = await self._publisher()
         standing = await publisher.publish()
-        while standing.behind and not standing.wrong:
+        while publisher.writes and standing.behind and not standing.wrong:
             standing = await publisher.publish()
+        if standing.behind and standing.behind != self._behind:
+            log.error("%d closed days aren't in the book on the chain: %s", standing.behind, _why(publisher, standing))
+        self._behind = standing.behind
         return standing
+
+
+def _why(publisher: Publisher, standing: Standing) -> str:
+    if publisher.writes:
+        return f"{len(standing.wrong)} days stand there otherwise than they were closed"
+    return "this server has no keystore of the book's publisher (FREEHOLD_OPERATOR_KEYSTORE)"

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from freehold.chain.abi import Contract
+from freehold.chain.rpc import Rpc
 from freehold.chain.wallet import Wallet, read
 from freehold.clock import Day
 from freehold.receipts.model import PURSES, ClosedDay
@@ -28,18 +29,29 @@ class Standing:
 
 
 class Publisher:
-    """One operator's book, written by the wallet that it names as its publisher."""
+    """One operator's book, written by the wallet that it names as its publisher; without one it is only looked at."""
 
-    def __init__(self, receipts: Receipts, book: Contract, wallet: Wallet) -> None:
+    def __init__(self, receipts: Receipts, book: Contract, wallet: Wallet | None, *, rpc: Rpc | None = None) -> None:
+        """`rpc`: the node to ask, where there is no wallet."""
+        node = wallet.rpc if wallet is not None else rpc
+        if node is None:
+            raise ValueError("a publisher needs a wallet or a node")
         self._receipts = receipts
         self._book = book
         self._wallet = wallet
+        self._rpc = node
+
+    @property
+    def writes(self) -> bool:
+        return self._wallet is not None
 
     async def publish(self) -> Standing:
         """Publish every closed day that the book lacks, oldest first; how it stands then.
 
         Raises Reverted, NotMined, NodeUnavailable. A day that was sent by a process that then died is found there.
         """
+        if self._wallet is None:
+            return await self.look()
         next_day = await self._next_day()
         for closed in await self._lacking(next_day):
             totals = tuple(closed.totals[purse].row() for purse in PURSES)
@@ -57,8 +69,8 @@ class Publisher:
         for closed in closed_days:
             if closed.day >= next_day:
                 continue
-            root = await read(self._wallet.rpc, self._book, "rootOf", closed.day)
-            totals_hash = await read(self._wallet.rpc, self._book, "totalsHashOf", closed.day)
+            root = await read(self._rpc, self._book, "rootOf", closed.day)
+            totals_hash = await read(self._rpc, self._book, "totalsHashOf", closed.day)
             await self._receipts.saw(closed.day, root, totals_hash)
             if (root, totals_hash) != (closed.root, closed.totals_hash()):
                 wrong.append(closed.day)
@@ -69,7 +81,7 @@ class Publisher:
         return Standing(next_day, behind, tuple(sorted(wrong)))
 
     async def _next_day(self) -> int:
-        return int(await read(self._wallet.rpc, self._book, "nextDay"))
+        return int(await read(self._rpc, self._book, "nextDay"))
 
     async def _lacking(self, next_day: int) -> list[ClosedDay]:
         """The next days to publish, oldest first."""

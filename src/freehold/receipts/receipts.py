@@ -163,6 +163,12 @@ class Receipts:
         log.info("day %s is closed: %d receipts", Day(day), closed.count)
         return closed
 
+    async def unclosed(self, today: int) -> int:
+        """How many days before `today` aren't closed yet."""
+        row = await self._database.fetchrow(_SQL["newest"], *self._of)
+        first = await self._first_day() if row is None else row["day"] + 1
+        return 0 if first is None else max(0, today - first)
+
     async def _first_day(self) -> int | None:
         if self._first is None:
             self._first = await days.first_day(self._database)

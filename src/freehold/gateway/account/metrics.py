@@ -98,6 +98,7 @@ async def _days(receipts: Receipts, now_s: int) -> dict[str, int]:
     standing = await receipts.standing(since=Day.of(now_s).number - 31)
     return {
         "freehold_days_closed": len(standing),
+        "freehold_days_unclosed": await receipts.unclosed(Day.of(now_s).number),
         "freehold_days_unpublished": sum(seen.root is None for seen in standing),
         "freehold_days_wrong": sum(seen.root is not None and not seen.right() for seen in standing),
     }

@@ -67,7 +67,8 @@ class EpochOut(Out):
     operator: str
     signer: str | None
     signature: str | None = Field(description="The operator's, over DayRoot (EIP-712): root, count and totals.")
-    published: bool = Field(description="In the book on the chain, as this server last saw it.")
+    published: bool = Field(description="In the book on the chain as it was closed, as this server last saw it.")
+    published_root: str | None = Field(description="What the book on the chain says then; null where it has nothing.")
 
 
 class EpochsOut(Out):
@@ -174,6 +175,7 @@ def _epoch(found: Receipts, seen: Seen) -> EpochOut:
         signer=found.signer,
         signature=None if signature is None else _hex(signature),
         published=seen.right(),
+        published_root=None if seen.root is None else _hex(seen.root),
     )
 
 
