@@ -50,6 +50,7 @@ class Rollout:
         package: Path | None,
         tell: Callable[[str], None],
         patience_s: float = PATIENCE_S,
+        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._wallet = wallet
         self._rpc = wallet.rpc
@@ -57,6 +58,7 @@ class Rollout:
         self._package = package
         self._tell = tell
         self._patience_s = patience_s
+        self._look_every_s = look_every_s
         self._mined = 0
 
     async def run(self) -> Outcome:
@@ -66,9 +68,10 @@ class Rollout:
         await require_same_chain(self._rpc, begun)
         while True:
             at_s = await self._carry_out(begun)
-            if await self._confirmed(begun.parameters.confirmations):
+            await self._confirmed(begun.parameters.confirmations)
+            whole = await self._whole(begun)
+            if not await self._forget_lost(whole):
                 break
-        whole = await self._whole(begun)
         parameters = begun.parameters
         deployment = Deployment(
             begun.chain_id,
@@ -83,6 +86,7 @@ class Rollout:
         """Every step that can be done now; from when on the last one can be, where it must wait."""
         while True:
             whole = await self._whole(begun)
+            await self._forget_lost(whole)
             at = self._journal.open_step()
             if at == len(whole.steps):
                 return None
@@ -123,7 +127,7 @@ class Rollout:
                     elif not await self._waits(entry):
                         self._tell(f"{at + 1} of {of}: {step.what}, once more …")
                         await self._send(at, step, entry)
-                    await asyncio.sleep(LOOK_EVERY_S)  # a node offers nothing to wait for over HTTP
+                    await asyncio.sleep(self._look_every_s)  # a node offers nothing to wait for over HTTP
         except TimeoutError:
             sent = self._journal.entries[at].sent[-1] if at < len(self._journal.entries) else "nothing yet"
             raise NotMined(what=_named(step), tx_hash=sent, waited_s=f"{self._patience_s:g}") from None
@@ -166,27 +170,36 @@ class Rollout:
             )
         self._journal.given_up(at)
 
-    async def _confirmed(self, confirmations: int) -> bool:
-        """Wait until enough blocks stand on all of it; whether it is all still there."""
+    async def _confirmed(self, confirmations: int) -> None:
+        """Wait until enough blocks stand on all of it."""
         newest = max((entry.block or 0 for entry in self._journal.entries), default=0)
         head = await self._head()
         if head < newest + confirmations:
             self._tell(f"Waiting for {confirmations} blocks on block {newest} …")
         while head < newest + confirmations:
             head = await self._next_block(head)
-        there = True
+
+    async def _forget_lost(self, whole: Whole) -> bool:
+        """Note what was mined and isn't there any more, by a reorganisation; whether there is such."""
+        lost = False
         for at, entry in enumerate(self._journal.entries):
-            if entry.mined and await self._receipt(entry) is None:
+            if entry.block is None:
+                continue
+            created = whole.steps[at].creates
+            there = (
+                await self._has_code(created) if not entry.mined and created else await self._receipt(entry) is not None
+            )
+            if not there:
                 self._journal.lost(at)
-                there = False
-        return there
+                lost = True
+        return lost
 
     async def _next_block(self, head: int) -> int:
         """Wait for one. Raises DeploymentBroken."""
         try:
             async with asyncio.timeout(self._patience_s):
                 while (now := await self._head()) <= head:  # noqa: ASYNC110 - a node offers nothing to wait for
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    await asyncio.sleep(self._look_every_s)
         except TimeoutError:
             raise DeploymentBroken(
                 reason=f"The chain makes no block after {head}. All is sent; run this again to see it confirmed."
