@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -88,6 +89,37 @@ async def test_a_connection_that_its_server_closes_is_not_used_again() -> None:
     async with host(saying(answer)) as (made, ports):
         assert [await whole(made), await whole(made)] == [b"{}"] * 2
         assert len(ports) == 2
+
+
+async def test_a_connection_whose_end_lies_unread_is_not_used_again() -> None:
+    """Its server has closed it, and a busy loop hasn't come to that yet."""
+    left_alone = asyncio.Event()
+
+    async def talk(writer: asyncio.StreamWriter) -> None:
+        await saying(WHOLE)(writer)
+        await left_alone.wait()
+        writer.close()
+
+    async with host(talk) as (made, ports), asyncio.timeout(60):
+        assert await whole(made) == b"{}"
+        (connection,) = made._open
+        connection.transport.pause_reading()  # as if the loop had no time to read
+        left_alone.set()
+        end = select.poll()
+        end.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        assert await asyncio.to_thread(end.poll, 30_000)
+        connection.quiet_since_s -= wire.LOOKED_AT_S
+        assert await whole(made) == b"{}"
+        assert len(ports) == 2
+
+
+async def test_a_quiet_connection_is_used_again_after_a_look() -> None:
+    async with host(saying(WHOLE)) as (made, ports), asyncio.timeout(60):
+        for _ in range(3):
+            assert await whole(made) == b"{}"
+            (connection,) = made._open
+            connection.quiet_since_s -= wire.LOOKED_AT_S
+        assert len(ports) == 1
 
 
 async def test_what_nobody_asked_for_ends_the_connection() -> None:

@@ -5,6 +5,7 @@ call (docs/adr/0007). What the transport needs beyond this (TLS, proxies) is lef
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator
 from typing import cast
@@ -16,6 +17,9 @@ from freehold.upstream.model import UpstreamBroke, UpstreamError, UpstreamTimedO
 KEPT_S = 4.0
 """How long an idle connection is used again: less than the 5 s after which many servers close one, so that a call is
 seldom sent on a connection that is just being closed."""
+
+LOOKED_AT_S = 0.5
+"""After so long a connection is looked at before it is used again: on a busy loop its end may lie unread."""
 
 UNREAD_BYTES = 256 * 1024
 """When so much waits to be taken, no more is read."""
@@ -78,7 +82,9 @@ class Wire:
         """The one that was used last, so that those beyond need grow old and are closed."""
         while self._kept:
             connection = self._kept.pop()
-            if now_s - connection.quiet_since_s < KEPT_S and not connection.transport.is_closing():
+            idle_s = now_s - connection.quiet_since_s
+            kept = idle_s < KEPT_S and not connection.transport.is_closing()
+            if kept and (idle_s < LOOKED_AT_S or connection.silent()):
                 return connection
             connection.transport.close()
         return None
@@ -140,6 +146,11 @@ class WireAnswer:
 
     async def read(self, limit_bytes: int) -> bytes:
         """The whole body; the connection is free again. Raises UpstreamBroke, also above `limit_bytes`, UpstreamTimedOut."""
+        if self._ended and len(self._parts) == 1 and self._unread <= limit_bytes:  # as nearly every plain answer has
+            (whole,) = self._parts
+            self._parts, self._unread = [], 0
+            await self.close()
+            return whole
         found: list[bytes] = []
         size = 0
         try:
@@ -260,6 +271,15 @@ class _Connection(asyncio.Protocol):
         elif self._answer.waiting() and quiet_s >= self._wire.read_timeout_s:
             said = f"Upstream {self.name} timed out: nothing came for {self._wire.read_timeout_s:g} s."
             self._fail(self._answer, UpstreamTimedOut(said, before_first_byte=not self._answer.status))
+
+    def silent(self) -> bool:
+        """Whether nothing lies unread, which between two calls could only be the connection's end."""
+        made = self.transport.get_extra_info("socket")
+        if made is None or made.fileno() < 0:
+            return False
+        looking = select.poll()
+        looking.register(made.fileno(), select.POLLIN)
+        return not looking.poll(0)
 
     def resume(self) -> None:
         """What had come was taken."""
