@@ -19,7 +19,7 @@ from freehold.chain.wallet import read
 
 
 async def look(rpc: Rpc, deployment: Deployment, address: str, defi: Defi | None = None) -> Facts:
-    """Everything of `address`; without `defi` nothing has a market value. Raises NodeUnavailable, Reverted."""
+    """Everything of `address`; without `defi` only USDC has a market value, for it counts as a USD. Raises NodeUnavailable, Reverted."""
     owner = address_of(address)
     earned = await earning(rpc, deployment, owner)
     block = await rpc.call("eth_getBlockByNumber", "latest", False)
@@ -30,16 +30,15 @@ async def look(rpc: Rpc, deployment: Deployment, address: str, defi: Defi | None
         earned=earned.claimable,
         emission_per_second=earned.emitted_per_second,
         total_staked=await read(rpc, Contracts.of(deployment).staking, "totalSupply"),
-        prices=await prices_of(rpc, deployment, defi) if defi else {},
+        prices={USDC: Fraction(1), **(await prices_of(rpc, deployment, defi) if defi else {})},
         pooled=tuple(await _pooled(rpc, deployment, defi, owner)) if defi else (),
         accounts=tuple(await accounts_of(rpc, defi, owner)) if defi else (),
     )
 
 
 async def prices_of(rpc: Rpc, deployment: Deployment, defi: Defi) -> dict[str, Fraction]:
-    """USD of 1 token at the pools' present prices, before any impact; a USDC is 1 USD."""
-    found = {state.symbol: Fraction(state.price) for state in await states(rpc, deployment, defi)}
-    return {USDC: Fraction(1), **found}
+    """USD of 1 token at the pools' present prices, before any impact."""
+    return {state.symbol: Fraction(state.price) for state in await states(rpc, deployment, defi)}
 
 
 async def _pooled(rpc: Rpc, deployment: Deployment, defi: Defi, owner: str) -> list[Pooled]:

@@ -64,7 +64,7 @@ def document(name: str, facts: "Facts") -> dict[str, Any]:
         "parts": [_part(part) for part in listed],
         "totals": {
             "face": {unit: _amount(amount, unit) for unit, amount in summed.face.items()},
-            "market_usd": format_units(summed.market_cents, decimals=2),
+            "market_usd": format_units(summed.market_cents, decimals=2, least_places=2),
             "without_market": list(summed.without_market),
             "daily_usd": shown(summed.daily, "USD", unit=False),
             "daily_usd_of_others": shown(summed.daily_of_others, "USD", unit=False),
@@ -85,7 +85,9 @@ def _part(part: "Part") -> dict[str, Any]:
         "amount": _amount(sign * part.amount, part.token),
         "face": _amount(sign * part.face, part.face_unit),
         "face_unit": part.face_unit,
-        "market_usd": None if part.market_cents is None else format_units(sign * part.market_cents, decimals=2),
+        "market_usd": None
+        if part.market_cents is None
+        else format_units(sign * part.market_cents, decimals=2, least_places=2),
         "daily_usd": shown(part.daily, "USD", unit=False),
         "beneficiary": part.beneficiary,
         "yearly": part.yearly,
