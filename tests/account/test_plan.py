@@ -61,12 +61,16 @@ async def test_without_a_price_or_a_market_it_is_asked_for(office: Office) -> No
 async def test_a_market_gives_the_price_that_isnt_stated(office: Office) -> None:
     secret = await used(office, days=1)
 
-    async def market() -> float:
-        return 120.0
+    async def market() -> tuple[float, str]:
+        return 120.0, "the pool of the square"
 
     office.app.state.services = replace(office.services, plan=Advice(market))
-    assert (await office.ok("GET", "/v1/plan", secret))["assumptions"]["diem_price"] == 120
-    assert (await office.ok("GET", "/v1/plan", secret, price=90))["assumptions"]["diem_price"] == 90
+    read = await office.ok("GET", "/v1/plan", secret)
+    assert read["assumptions"]["diem_price"] == 120
+    assert next(each["source"] for each in read["assumed"] if each["name"] == "diem_price") == "the pool of the square"
+    stated = await office.ok("GET", "/v1/plan", secret, price=90)
+    assert stated["assumptions"]["diem_price"] == 90
+    assert {each["source"] for each in stated["assumed"]} == {""}
 
 
 async def test_an_account_without_a_day_that_has_ended_has_no_plan(office: Office) -> None:

@@ -1,6 +1,10 @@
 """Trading from the command line, on a server that was started with pools."""
 
+import json
+import urllib.error
+import urllib.request
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +102,31 @@ def test_a_range_is_two_prices(market_server: Server, trader: str) -> None:
         refused = market_server.run("pool", "add", "1", "--range", wrong, "--from", trader)
         assert refused.exit_code == 2
         assert "is no range of prices such as 150:220" in refused.stderr
+
+
+def test_a_plan_takes_the_pools_price_and_says_so(market_server: Server, tmp_path: Path) -> None:
+    usage = tmp_path / "usage.csv"
+    usage.write_text("date,cost\n" + "".join(f"2026-10-{day},{day}\n" for day in range(10, 30)))
+    words = ("plan", str(usage), "--from-chain", "--paths", "100")
+    read = market_server.json(*words)
+    (price,) = [each for each in read["assumed"] if each["name"] == "diem_price"]
+    assert 170 < price["value"] < 196
+    assert price["value"] == read["assumptions"]["diem_price"]
+    pool = market_server.json("dev", "defi")["pools"]["DIEM"]["address"]
+    assert price["source"].startswith(f"the half hour's mean of the Uniswap v3 pool {pool} at 20")
+    said = " ".join(market_server.run(*words).stdout.split())
+    assert f"diem_price is the half hour's mean of the Uniswap v3 pool {pool} at 20" in said
+
+
+def test_the_servers_plan_reads_the_pool_too(market_server: Server) -> None:
+    kept = json.loads((market_server.data / "credentials.json").read_text())
+    request = urllib.request.Request(f"{kept['url']}/v1/plan", headers={"authorization": f"Bearer {kept['api_key']}"})
+    with pytest.raises(urllib.error.HTTPError) as refused:  # it has a price, and no day of usage yet
+        urllib.request.urlopen(request, timeout=60)
+    assert "no day of usage that has ended" in refused.value.read().decode()
+
+
+def test_without_a_pool_a_plan_asks_for_a_price(server: Server, tmp_path: Path) -> None:
+    usage = tmp_path / "usage.csv"
+    usage.write_text("date,cost\n2026-10-10,5\n")
+    assert "no DIEM/USDC pool to read a price from" in server.refused("plan", str(usage), "--from-chain")

@@ -52,6 +52,11 @@ class Plan:
     operator_secret: str | None = None
     """Key of the wallet that carries payments to the chain, in hexadecimal digits; None: the dev chain's operator."""
 
+    @property
+    def data(self) -> Path | None:
+        """The data directory, which the supervisor's folder is in."""
+        return Path(self.run).parent if self.run else None
+
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 

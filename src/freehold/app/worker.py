@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,8 @@ from freehold.app.closing import operators_wallet, publisher_of, receipts_of
 from freehold.app.jobs import run_jobs
 from freehold.app.plan import Plan, first_chat_model, takes_payments
 from freehold.app.reload import Reload, read_upstreams_of
+from freehold.chain.defi import kept
+from freehold.chain.defi.pools import diem_price
 from freehold.chain.erc1271 import ContractSignatures
 from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.reader import LogReader
@@ -170,7 +172,7 @@ async def composed(plan: Plan) -> AsyncIterator[tuple[Inference, App, Door]]:
             payments=payments,
             receipts=receipts,
             metrics=folder,
-            plan=Advice(),
+            plan=Advice(_market_price(plan, rpc, deployment)),
             reload=Reload(Path(plan.run) if plan.run else None, plan.supervisor),
         )
         pages = with_pages(build_account_app(services), url=plan.public_url, model=first_chat_model(catalogue))
@@ -185,6 +187,24 @@ def _traces(plan: Plan, stack: contextlib.AsyncExitStack) -> Traces | None:
     provider = provider_to(plan.otlp_endpoint)
     stack.push_async_callback(asyncio.to_thread, provider.shutdown)
     return Traces(provider)
+
+
+def _market_price(
+    plan: Plan, rpc: Rpc, deployment: Deployment
+) -> Callable[[], Awaitable[tuple[float, str] | None]] | None:
+    """Reads what one DIEM costs from the chain's pool; gives None as long as none is known."""
+    data = plan.data
+    if data is None:
+        return None
+
+    async def price() -> tuple[float, str] | None:
+        defi = await kept.standing(rpc, deployment, data)
+        if defi is None:
+            return None
+        found = await diem_price(rpc, deployment, defi)
+        return float(found.usd), found.source
+
+    return price
 
 
 def _payments(

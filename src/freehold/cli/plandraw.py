@@ -163,8 +163,12 @@ def _assumptions(out: Output, plan: Plan, amounts: Amounts) -> None:
             value = of_unit(each.value, each.unit, amounts)
         else:
             value = "none" if each.value is None else str(each.value)
-        rows.append((each.name, value, "default" if each.default else "given", each.meaning))
+        rows.append((each.name, value, each.origin, each.meaning))
     out.table(("Assumption", ">value", "", "meaning"), rows)
+    for each in plan.assumed:
+        if each.source:
+            for line in wrapped(f"{each.name} is {each.source}."):
+                out.say(line)
 
 
 def _provenance(out: Output, plan: Plan) -> None:
@@ -175,7 +179,8 @@ def _provenance(out: Output, plan: Plan) -> None:
     for gap in found.gaps:
         out.say(f"  gap: {gap.first} to {gap.last}, {gap.days} days counted as without usage")
     if found.bad_row_count:
-        out.say(f"  {found.bad_row_count:,} rows could not be read; nothing of them is counted:")
+        rows = "1 row" if found.bad_row_count == 1 else f"{found.bad_row_count:,} rows"
+        out.say(f"  {rows} could not be read; nothing of them is counted:")
         for row in found.bad_rows:
             out.say(f"    {row}")
     for note in found.notes:

@@ -211,7 +211,7 @@ def plan(
         raise click.UsageError("Give files of usage, or --live for the running server's.")
     if from_chain and diem_price is not None:
         raise click.UsageError("--price and --from-chain exclude each other.")
-    price = pool_price(session) if from_chain else diem_price
+    price, sources = pool_price(session) if from_chain else (diem_price, {})
     if price is None:
         raise click.UsageError(
             "Say what one DIEM costs: --price 183, or --from-chain where a DIEM/USDC pool is deployed."
@@ -236,7 +236,13 @@ def plan(
         redrawn = history(read_history(list_prices)).paths(whole.horizon_days, whole.paths, whole.seed)
     with session.out.busy("Drawing scenarios …"):
         made = decide(
-            usage, whole, stated={"diem_price", *stated}, commitments=commitments, gpus=gpus, list_prices=redrawn
+            usage,
+            whole,
+            stated={"diem_price", *stated},
+            commitments=commitments,
+            gpus=gpus,
+            list_prices=redrawn,
+            sources=sources,
         )
     if html is not None:
         from datetime import UTC, datetime
@@ -422,6 +428,20 @@ def live_usage(session: Session) -> "Usage":
     return usage_of_days(spent, until=today, calls=sum(int(row["calls"]) for row in rows))
 
 
-def pool_price(session: Session) -> float:
-    """What one DIEM costs in the chain's DIEM/USDC pool, USD. Refused where there is none."""
-    raise Refusal("No DIEM/USDC pool is deployed on this chain, so it has no price of DIEM; give one with --price.")
+def pool_price(session: Session) -> tuple[float, dict[str, str]]:
+    """What one DIEM costs in the chain's DIEM/USDC pool, USD, and where that was read. Refused where there is none."""
+    from freehold.chain.defi.pools import diem_price
+    from freehold.chain.problems import NoMarkets
+    from freehold.cli.markets import defi_of
+    from freehold.cli.wallets import Wallets
+
+    wallets = Wallets(session)
+    try:
+        defi = defi_of(session, wallets)
+    except NoMarkets:
+        raise Refusal(
+            "This chain has no DIEM/USDC pool to read a price from: `freehold dev defi` makes one on the development "
+            "chain; else give a price with --price."
+        ) from None
+    found = wallets.look(lambda rpc: diem_price(rpc, wallets.deployment, defi))
+    return float(found.usd), {"diem_price": found.source}

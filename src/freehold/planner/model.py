@@ -313,6 +313,18 @@ class Assumed:
     default: bool
     """True: nobody gave it."""
     meaning: str
+    source: str = ""
+    """Where it was read, such as a pool of the chain; empty where it was said, or is a default."""
+
+    @property
+    def origin(self) -> str:
+        """In a word."""
+        return "default" if self.default else "read" if self.source else "given"
+
+    @property
+    def explained(self) -> str:
+        """The meaning, and where the value was read."""
+        return f"{self.meaning}: {self.source}" if self.source else self.meaning
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """`plan`: from usage and assumptions to the whole answer. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -48,11 +49,12 @@ def plan(
     commitments: Sequence[Commitment] = (),
     gpus: Sequence[OwnGpu] = (),
     list_prices: Floats | None = None,
+    sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Rent, hold, or both, and what defends it.
 
     `stated`: names of the assumptions that were given, not taken by default. `list_prices`: scenario rows that demand
-    is multiplied by (paths × days), from `list_prices.paths`. Raises InvalidAssumption.
+    is multiplied by (paths × days), from `list_prices.paths`. `sources`: where assumptions were read. Raises InvalidAssumption.
     """
     usage = _comparable(usage, given)
     demand, over = usage.demand, sizing.weights(given)
@@ -96,7 +98,7 @@ def plan(
         flows=_flows(size, demand, given, over),
         mean_daily_demand=usage.mean,
         assumptions=given,
-        assumed=assumed(given, stated),
+        assumed=assumed(given, stated, sources),
         models=usage.models,
         provenance=_warned(usage.provenance, usage),
     )
@@ -290,8 +292,10 @@ def _expected_price(given: Assumptions, day: int) -> float:
     return float(sizing.survival(given.hazard, float(day))) * float(given.resale ** (day / end))
 
 
-def assumed(given: Assumptions, stated: Collection[str] = ()) -> tuple[Assumed, ...]:
-    """Every assumption with its value, unit and meaning; those not in `stated` are defaults."""
+def assumed(
+    given: Assumptions, stated: Collection[str] = (), sources: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Assumed, ...]:
+    """Every assumption with its value, unit, meaning and source; those not in `stated` are defaults."""
     return tuple(
         Assumed(
             each.name,
@@ -299,6 +303,7 @@ def assumed(given: Assumptions, stated: Collection[str] = ()) -> tuple[Assumed, 
             *MEANINGS[each.name][:1],
             each.name not in stated,
             MEANINGS[each.name][1],
+            sources.get(each.name, ""),
         )
         for each in fields(given)
     )

@@ -6,8 +6,10 @@ from decimal import Decimal
 
 import pytest
 from tests.chain.defi.credit_lab import ONE, USD, Town, town, undone
+from tests.chain.defi.lab import FOLDER
 
 from freehold.chain.defi import pools, swaps, uniswap
+from freehold.chain.defi.deploy import deploy_defi
 from freehold.chain.defi.swaps import Quote, Traded
 from freehold.chain.problems import NotEnough, Reverted
 from freehold.chain.wallet import DevWallet
@@ -153,3 +155,17 @@ async def test_a_strip_that_is_over_is_not_bought(place: Town) -> None:
     with pytest.raises(InvalidRequest, match=f"{strip} is over and worth nothing"):
         await quoted(place, ONE, strip, buying=True)
     assert (await quoted(place, ONE, strip, buying=False)).received > 0
+
+
+async def test_the_price_of_diem_is_the_half_hours_mean_or_else_that_of_the_moment(place: Town) -> None:
+    bob = await place.holder("bob", diem=60)
+    await traded(place, bob, await quoted(place, 50 * ONE, buying=False))
+    state = await pools.state_of(place.rpc, place.deployment, place.defi, "DIEM")
+    read = await pools.diem_price(place.rpc, place.deployment, place.defi)
+    assert read.mean
+    assert abs(read.usd - 183) < 1 < 183 - state.price  # one sale hardly moves the mean
+    assert read.source.startswith(f"the half hour's mean of the Uniswap v3 pool {state.pool.address} at 2027-01-15T")
+    young = await deploy_defi(place.rpc, place.deployment, FOLDER, say=print, ripen=False)
+    now = await pools.diem_price(place.rpc, place.deployment, young)
+    assert (now.mean, round(now.usd)) == (False, 183)
+    assert "has no half hour's history yet" in now.source

@@ -332,7 +332,7 @@ def _assumptions(plan: Plan, amounts: Amounts) -> str:
             value = written.of_unit(each.value, each.unit, amounts)
         else:
             value = "none" if each.value is None else str(each.value)
-        rows.append((each.name, [value, "default" if each.default else "given", each.meaning], False))
+        rows.append((each.name, [value, each.origin, each.explained], False))
     return _table("Assumptions", ["", "value", "", ""], rows, said=3)
 
 
