@@ -142,6 +142,30 @@ def test_tokens_are_priced_by_their_model_or_by_what_is_stated(tmp_path: Path) -
     assert plan(file, "--price", "183")["unit"] == "mean days"
 
 
+def test_every_part_of_the_answer_is_in_the_terminal(tmp_path: Path) -> None:
+    days = [f"2026-10-{day:02d}T09:00:00Z,{1 + day % 3}.00" for day in (1, 2, 3, 4, 8, 9, 10)]
+    file = tmp_path / "usage.csv"
+    file.write_text("time,cost_usd\n" + "\n".join([*days, "2026-10-11T09:00:00Z,much"]) + "\n")
+    result = run("plan", file, "--price", "90", "--paths", "300", "--skip-bad-rows", "--commitment", "30%:1y")
+    assert result.exit_code == 0, result.output
+    for part in (
+        "! ", "Usage of the last 10 days", "^ above the allowance of", "Cost over 365 days", "clairvoyant",
+        "What flips the decision", "Payback and liquidation", "hangs on", "█", "Each risk alone", "Worst cases",
+        "Other ways to be served", "If usage can't be foreseen", "Assumption", "diem_price", "Rests on 10 days, 7 of",
+        "usage.csv: ", "gap: 2026-10-05 to 2026-10-07, 3 days", "1 row could not be read", "much",
+    ):  # fmt: skip
+        assert part in result.stdout, part
+
+
+def test_list_prices_that_have_fallen_may_fall_again(costs: Path, tmp_path: Path) -> None:
+    fallen = tmp_path / "prices.csv"
+    seen = [f"2026-{month:02d}-01,maker,model,{64 / 2**month},{64 / 2**month}" for month in range(1, 7)]
+    fallen.write_text("observed_date,provider,model,input_usd_per_mtok,output_usd_per_mtok\n" + "\n".join(seen) + "\n")
+    steady, falling = plan(costs, "--price", "183"), plan(costs, "--price", "183", "--list-prices", fallen)
+    rent = [next(each for each in made["costs"] if each["name"] == "rent") for made in (steady, falling)]
+    assert rent[1]["spread"]["p50"] < rent[0]["spread"]["p50"] / 2
+
+
 def test_a_backtest_compares_the_policies_over_clients(tmp_path: Path) -> None:
     result = run("backtest", series(tmp_path), "--carry", "0.5", "--json")
     assert result.exit_code == 0, result.output

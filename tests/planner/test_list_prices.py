@@ -8,7 +8,7 @@ import pytest
 
 from freehold.clock import Day
 from freehold.planner.list_prices import LARGEST_JUMP, Listed, history, read_history
-from freehold.planner.loaders.problems import BadRows, UnknownFormat
+from freehold.planner.loaders.problems import BadRows, UnknownListPrices
 from freehold.planner.model import Assumptions, Usage
 from freehold.planner.planner import plan
 
@@ -90,8 +90,28 @@ def test_a_bad_price_is_named_by_its_line(tmp_path: Path) -> None:
 def test_a_table_without_prices_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prices.csv"
     path.write_text("a,b\n", "utf-8")
-    with pytest.raises(UnknownFormat, match="no column observed_date"):
+    with pytest.raises(UnknownListPrices, match="no column observed_date"):
         read_history(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"observed_date,provider,model,input_usd_per_mtok,output_usd_per_mtok\n", "no row with a price"),
+        (
+            b"observed_date,provider,model,input_usd_per_mtok,output_usd_per_mtok\n2026-01-01,p,m,,\n",
+            "no row with a price",
+        ),
+        (b"\x7fELF\xd0\x00", "no text in UTF-8"),
+        (b"a" * 200_000, "no table"),
+        (b"", "no column observed_date"),
+    ],
+)
+def test_what_is_no_history_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_bytes(content)
+    with pytest.raises(UnknownListPrices, match=named):
+        read_history(file)
 
 
 def test_a_history_needs_a_price() -> None:

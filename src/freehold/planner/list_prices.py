@@ -6,6 +6,7 @@ drawn with replacement (Efron, "Bootstrap Methods", 1979).
 """
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from freehold.planner.loaders.layouts import normal
-from freehold.planner.loaders.problems import BadRows, UnknownFormat
+from freehold.planner.loaders.problems import BadRows, UnknownListPrices
 from freehold.planner.model import YEAR_DAYS, BadRow, Floats
 
 LARGEST_JUMP = 4.0
@@ -87,26 +88,32 @@ def history(listed: Iterable[Listed], *, output_share: float = 0.25) -> History:
 def read_history(path: Path) -> list[Listed]:
     """Rows of a CSV with a date observed, provider, model, and USD per million tokens in and out; without a price, none.
 
-    Raises UnknownFormat and BadRows.
+    Raises UnknownListPrices and BadRows.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnknownListPrices(file=path.name, reason="it is no text in UTF-8.") from None
+    found: list[Listed] = []
+    bad: list[BadRow] = []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
         names = {normal(name): name for name in reader.fieldnames or ()}
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
-            raise UnknownFormat(
-                file=path.name, reason=f"it has no column {missing[0]}.", known=f"tables with {', '.join(_COLUMNS)}"
-            )
-        found: list[Listed] = []
-        bad: list[BadRow] = []
+            raise UnknownListPrices(file=path.name, reason=f"it has no column {missing[0]}.")
         for row in reader:
             cells = {name: (row[names[name]] or "").strip() for name in _COLUMNS}
             try:
                 found.append(_listed(cells))
             except ValueError as wrong:
                 bad.append(BadRow(path.name, reader.line_num, ",".join(cells.values())[:80], str(wrong)))
+    except csv.Error as wrong:
+        raise UnknownListPrices(file=path.name, reason=f"it is no table ({wrong}).") from None
     if bad:
         raise BadRows(tuple(bad[:100]), len(bad))
+    if not any(row.input_usd + row.output_usd > 0 for row in found):
+        raise UnknownListPrices(file=path.name, reason="it has no row with a price.")
     return found
 
 

@@ -16,6 +16,12 @@ class UnknownFormat(Problem):
     code = "unknown_format"
 
 
+class UnknownListPrices(Problem):
+    """{file} is no history of list prices: {reason} One is a table in UTF-8 with the columns observed_date, provider, model, input_usd_per_mtok and output_usd_per_mtok."""
+
+    code = "unknown_list_prices"
+
+
 class MixedTimes(Problem):
     """{dated} has dates, and {undated} counts seconds from its own start, so they can't be put on one calendar: plan them apart."""
 
