@@ -16,13 +16,18 @@ from freehold.db import Connection, Database
 from freehold.ledger import ledger as ledger_module
 from freehold.ledger.jobs import once
 from freehold.ledger.ledger import Ledger
-from freehold.ledger.model import Hold, HoldRequest
+from freehold.ledger.model import Hold, HoldRequest, Source
 from freehold.ledger.problems import WorkerFenced
 from freehold.problems import LedgerUnavailable
 
-from .conftest import Bench, settlement
+from .conftest import DAY, NOON, Bench, settlement
 
 BATCHES = "select pid from pg_stat_activity where datname = current_database() and query like '%_batch(%' and pid <> pg_backend_pid()"
+
+EXPIRING = """
+select pid from pg_stat_activity
+where datname = current_database() and query like '%expire(%' and wait_event_type = 'Lock' and pid <> pg_backend_pid()
+"""
 
 
 @asynccontextmanager
@@ -504,3 +509,14 @@ async def test_a_start_that_fails_leaves_nothing_running(bench: Bench) -> None:
     assert asyncio.all_tasks() == before
     with pytest.raises(LedgerUnavailable):
         await ledger.hold(bench.request(1))
+
+
+async def test_what_waits_for_an_account_is_dated_when_it_has_it(bench: Bench) -> None:
+    await bench.ledger.grant(bench.account_id, Source.PROMO, 500, "promo", starts_at_s=0, expires_at_s=NOON)
+    async with locked(bench):
+        expiring = asyncio.create_task(bench.ledger.expire())
+        async with asyncio.timeout(60):
+            await until(lambda: bench.database.fetch(EXPIRING))
+        await bench.ledger.set_time(NOON + 7, opened_day=DAY.number - 1)
+    assert await expiring == 1
+    assert await bench.database.fetchval("select at_s from ledger.postings where kind = 'expire'") == NOON + 7
