@@ -26,7 +26,7 @@ class MessagesReader:
     model: str
     writer: Messenger
     begun: dict[str, Any] = field(default_factory=dict)
-    """The usage that `message_start` told of."""
+    """The usage that `message_start` told of, but for the output."""
     told: Any = None
     """The usage that the last `message_delta` told of."""
     end: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,8 @@ class MessagesReader:
             if not isinstance(message, dict):
                 raise BadFrame("it began without a message")
             usage = message.get("usage")
-            self.begun = usage if isinstance(usage, dict) else {}
+            # What it tells of the output is only that it has begun.
+            self.begun = {n: v for n, v in usage.items() if n != "output_tokens"} if isinstance(usage, dict) else {}
             value["message"] = {**message, "model": self.model}
         elif kind == "content_block_delta":
             delta = value.get("delta")
