@@ -221,3 +221,18 @@ async def test_steps_are_tried_in_a_row_before_the_first_is_sent(place: Town) ->
                 replace(split, arguments=(month, 3 * ONE, alice.address)),
             ],
         )
+
+
+async def test_what_the_last_step_would_refuse_is_known_before_the_first_is_sent(place: Town) -> None:
+    """USDC that may not be paid out: the contract's own refusal, and nothing was pledged for it."""
+    alice = await place.holder("alice", diem=2)
+    deployer = await DevWallet.open(place.rpc, "deployer")
+    usdc = Contract(CIRCLE, address=place.contracts.usdc.address, name="USDC")
+    await deployer.send(usdc, "blacklist", alice.address, what="Blocking alice")
+    with pytest.raises(Reverted, match="Borrowing 10 USDC was refused by the contract"):
+        await lending.borrow(alice, place.defi, "DIEM", 10 * USD, collateral=2 * ONE)
+    assert await place.balance(place.contracts.diem, alice) == 2 * ONE
+    assert await read(place.rpc, place.contracts.diem, "allowance", alice.address, place.defi.morpho) == 0
+
+
+CIRCLE = [{"type": "function", "name": "blacklist", "inputs": [{"name": "account", "type": "address"}], "outputs": []}]
