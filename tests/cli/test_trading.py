@@ -130,3 +130,24 @@ def test_without_a_pool_a_plan_asks_for_a_price(server: Server, tmp_path: Path) 
     usage = tmp_path / "usage.csv"
     usage.write_text("date,cost\n2026-10-10,5\n")
     assert "no DIEM/USDC pool to read a price from" in server.refused("plan", str(usage), "--from-chain")
+
+
+def test_the_curve_prices_each_months_strip_against_diem(market_server: Server, tmp_path: Path) -> None:
+    read = market_server.json("curve")
+    pools = {pool["token"]: pool["price"] for pool in market_server.json("pool")["pools"]}
+    assert read["diem_price"] == pools["DIEM"]
+    known = [symbol for symbol in pools if symbol.startswith("DIEM-") and symbol[5:] >= read["chain_time"][:7]]
+    assert [row["token"] for row in read["strips"]] == known
+    for row in read["strips"]:
+        assert row["price"] == pools[row["token"]]
+        assert Decimal(row["price_per_credit"]) == pytest.approx(
+            Decimal(row["price"]) / Decimal(row["days"]), rel=Decimal("1e-4")
+        )
+    assert [row["principal"] for row in read["parts"]] == [s for s in pools if s.startswith("pDIEM-")]
+    page = tmp_path / "curve.html"
+    said = market_server.run("curve", "--html", str(page))
+    assert said.exit_code == 0, said.output
+    for row in read["strips"]:
+        assert f"{row['month']}  █" in said.stdout
+        assert f"<th>{row['token']}</th><td>{row['price']}</td>" in page.read_text()
+    assert "<svg" in page.read_text()

@@ -8,6 +8,7 @@ from freehold.cli import (
     account,
     calling,
     chainside,
+    curve,
     dated,
     deploying,
     development,
@@ -64,7 +65,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             dated.claim,
         ),
     ),
-    ("Trade", (trading.trade, pooling.pool)),
+    ("Trade", (trading.trade, pooling.pool, curve.curve)),
     ("Credit", (lending.lend, lending.borrow, lending.repay, lending.health, lending.liquidate)),
     (
         "Operate",

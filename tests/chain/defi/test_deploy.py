@@ -93,7 +93,8 @@ async def test_a_diem_is_worth_its_strips_and_its_principal(town: Town) -> None:
 
 
 def test_opening_prices_leave_no_free_lunch() -> None:
-    assert sum(prices.strip_usd(a, b) for a, b in ((0, 10), (10, 41), (41, 69))) + prices.principal_usd(69) == (
+    months = ((0, 10), (10, 41), (41, 69))
+    assert sum(prices.strip_usd(Decimal(a), Decimal(b)) for a, b in months) + prices.principal_usd(Decimal(69)) == (
         Decimal(prices.DIEM_USD)
     ).quantize(Decimal(1))
     assert prices.usdc_for(2 * ONE, Decimal("1.5")) == 3 * USD

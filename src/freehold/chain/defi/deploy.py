@@ -22,7 +22,7 @@ from freehold.chain.model import Deployment
 from freehold.chain.problems import PackageUnavailable
 from freehold.chain.rpc import Rpc
 from freehold.chain.wallet import addresses, read
-from freehold.clock import Day
+from freehold.clock import DAY_S
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
@@ -178,10 +178,11 @@ async def _split(rpc: Rpc, deployer: str, contracts: Contracts) -> list[_Seed]:
     plan.send(contracts.strips, "split", last, _SEED_DIEM, deployer)
     await carry_out(rpc, plan)
     newest = await rpc.call("eth_getBlockByNumber", "latest", False)
-    today = Day.of(int(newest["timestamp"], 16)).number
+    now = Decimal(int(newest["timestamp"], 16)) / DAY_S
     months = range(this_month, last + 1)
     series = [await read(rpc, contracts.strips, "seriesOf", month) for month in months]
-    begins = [max(0, await read(rpc, contracts.strips, "firstDayOf", month) - today) for month in (*months, last + 1)]
+    firsts = [await read(rpc, contracts.strips, "firstDayOf", month) for month in (*months, last + 1)]
+    begins = [max(Decimal(0), first - now) for first in firsts]
     principal = template("Strip").at(series[-1][1])
     seeds = [
         _Seed("DIEM", contracts.diem, Decimal(prices.DIEM_USD)),

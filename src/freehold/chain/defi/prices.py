@@ -13,13 +13,13 @@ USDC_UNITS = 10**6
 DIEM_UNITS = 10**18
 
 
-def strip_usd(first: int, after: int) -> Decimal:
+def strip_usd(first: Decimal, after: Decimal) -> Decimal:
     """Of a strip that pays from `first` days ahead until `after` days ahead."""
     with localcontext(prec=40):
         return DIEM_USD * (_discount(first) - _discount(after))
 
 
-def principal_usd(days: int) -> Decimal:
+def principal_usd(days: Decimal) -> Decimal:
     """Of what gives 1 DIEM in so many days."""
     with localcontext(prec=40):
         return DIEM_USD * _discount(days)
@@ -36,5 +36,5 @@ def root_price(first_amount: int, second_amount: int) -> int:
     return isqrt((second_amount << 192) // first_amount)
 
 
-def _discount(days: int) -> Decimal:
-    return (Decimal(-days) / DIEM_USD).exp()
+def _discount(days: Decimal) -> Decimal:
+    return (-days / DIEM_USD).exp()
