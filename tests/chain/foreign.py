@@ -1,8 +1,10 @@
 """A chain that isn't the dev chain: another id, no unlocked accounts; and wallets with keys of their own, with coin for gas."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from eth_account import Account as Wallets
 from tests.chain.lab import USDC, Anvil
@@ -11,10 +13,12 @@ from freehold.chain.abi import Contract
 from freehold.chain.contracts import ERC20
 from freehold.chain.deploy import Plan, plan_usdc
 from freehold.chain.keywallet import KeyWallet
+from freehold.chain.rpc import Rpc
 
 CHAIN_ID = 8_454
 CONFIRMATIONS = 12
 COIN = 10**20
+PASSWORD = "pass"
 USD = 10**6
 
 
@@ -36,11 +40,29 @@ async def mining(anvil: Anvil, *, every_s: float = 0.02) -> AsyncIterator[None]:
             await miner
 
 
-async def funded(anvil: Anvil, *, name: str | None = None) -> KeyWallet:
+class Key(KeyWallet):
+    """A wallet that tells its key, to tests."""
+
+    def __init__(self, rpc: Rpc, secret: bytes, *, name: str | None = None) -> None:
+        super().__init__(rpc, secret, name=name)
+        self._secret = secret
+
+    def secret(self) -> bytes:
+        return self._secret
+
+
+async def funded(anvil: Anvil, *, name: str | None = None) -> Key:
     """A new key with coin."""
-    wallet = KeyWallet(anvil.rpc, bytes(Wallets.create().key), name=name)
+    wallet = Key(anvil.rpc, bytes(Wallets.create().key), name=name)
     await anvil.rpc.call("anvil_setBalance", wallet.address, hex(COIN))
     return wallet
+
+
+def keep(path: Path, wallet: Key) -> Path:
+    """Its keystore, with the password PASSWORD and little work to open it."""
+    kept = Wallets.encrypt(wallet.secret(), PASSWORD, kdf="pbkdf2", iterations=1)
+    path.write_text(json.dumps(kept), "utf-8")
+    return path
 
 
 async def put_usdc(anvil: Anvil) -> tuple[KeyWallet, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, funded, mining, put_usdc
+from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, Key, funded, mining, put_usdc
 from tests.chain.lab import START_S, Anvil
 
 from freehold.chain import audit, rollout
@@ -31,7 +31,7 @@ class Site:
     """A chain, its USDC, and who deploys."""
 
     anvil: Anvil
-    deployer: KeyWallet
+    deployer: Key
     governor: KeyWallet
     parameters: Parameters
     folder: Path
@@ -50,7 +50,7 @@ class Site:
             ).run()
 
     def with_rpc(self, rpc: Rpc) -> KeyWallet:
-        return KeyWallet(rpc, self.deployer._key.secret, name="deployer")
+        return Key(rpc, self.deployer.secret(), name="deployer")
 
     async def audit(self, deployment: Deployment, *, waiting: bool = False, fresh: bool = True) -> list[audit.Finding]:
         with Journal.open(self.folder / "deployment.journal") as journal:

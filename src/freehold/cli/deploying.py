@@ -25,6 +25,9 @@ JOURNAL = ".journal"
 """Ends the journal's name, which is else that of the deployment file."""
 CONFIRMATIONS = 12
 _ADDRESSES = ("operator", "receipt_signer", "publisher", "payee", "treasury", "usdc", "holder")
+_NAMES = ("hold_name", "hold_symbol", "diem_name", "diem_symbol")
+_OPTIONS = {"url": "endpoint", "governors": "governor", "delay_s": "delay"}
+"""Of parameters that are called otherwise."""
 _AMOUNTS = {"genesis": "HOLD", "emission": "HOLD", "emission_ceiling": "HOLD", "committed": "USD"}
 
 
@@ -229,8 +232,7 @@ class _Deployment:
         needed = ["operator", "url"] + ([] if dev or beside else ["usdc", "governors"])
         for name in needed:
             if name not in given:
-                option = {"url": "endpoint", "governors": "governor"}.get(name, name)
-                raise click.UsageError(f"Say with --{option} {_WHAT[name]}.")
+                raise click.UsageError(f"Say with --{_OPTIONS.get(name, name)} {_WHAT[name]}.")
         operator = given["operator"]
         given.setdefault("treasury", operator)
         governors = given.get("governors", ())
@@ -265,7 +267,6 @@ class _Deployment:
         from freehold.chain.verbs import address_of
         from freehold.money import parse_units
 
-        names = ("hold_name", "hold_symbol", "diem_name", "diem_symbol")
         given: dict[str, Any] = {}
         for name, value in self._options.items():
             if name in _ADDRESSES:
@@ -278,8 +279,8 @@ class _Deployment:
                 given["url"] = value.rstrip("/")
             elif name == "delay":
                 given["delay_s"] = value * 86_400
-            elif name in names:
-                given[f"name_{names.index(name)}"] = value.strip()
+            elif name in _NAMES:
+                given[f"name_{_NAMES.index(name)}"] = value.strip()
             elif name != "beside":
                 given[name] = value
         return given
@@ -295,9 +296,10 @@ class _Deployment:
             number = name.removeprefix("name_")
             before = begun.parameters.names[int(number)] if number != name else getattr(begun.parameters, name)
             if before != value:
+                option = _NAMES[int(number)] if number != name else _OPTIONS.get(name, name)
                 raise Refusal(
-                    f"This deployment was begun with {name.replace('_', ' ')} {before}, not {value}: leave that option out, "
-                    "or name another --out."
+                    f"This deployment was begun with another --{option.replace('_', '-')} ({_plain(before)}): leave that "
+                    "option out, or name another --out."
                 )
 
     def _receipt_signer(self) -> str:
@@ -476,6 +478,10 @@ def _package(chain_id: int) -> Path | None:
     from freehold.chain.model import DEV_CHAIN_ID
 
     return node_modules() / "@offchainlabs" / "stablecoin-evm" if chain_id == DEV_CHAIN_ID else None
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _coin(wei: int) -> str:

@@ -33,11 +33,13 @@ class Days:
         """Until cancelled. What fails is told of once, and tried again."""
         said = ""
         rounds = 0
+        due = True
         while True:
             try:
-                closed = await self.close_all()
-                if closed or rounds % LOOK_EVERY == 0:
+                due = await self.close_all() > 0 or due or rounds % LOOK_EVERY == 0
+                if due:
                     await self.publish()
+                due = False
                 said = ""
                 rounds += 1
             except (DayUneven, Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as reason:
