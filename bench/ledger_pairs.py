@@ -82,8 +82,10 @@ with made as (
            array['inference'], 0
     from named returning id, account_id
 ), limited as (
-    insert into ledger.keys (account_id, key_id, version, state, day_cap, total_cap)
-    select account_id, id, 1, 'active', 1000000000000000, 1000000000000000 from keyed
+    insert into ledger.keys (account_id, key_id, version, state, day_cap, total_cap, day, month_first, month_after)
+    select account_id, id, 1, 'active', 1000000000000000, 1000000000000000, day, ledger.month_first(day),
+           ledger.month_after(day)
+    from keyed cross join ledger.present
 )
 insert into ledger.grants (account_id, source, external_id, amount, available, starts_at_s, expires_at_s, priority)
 select id, 'promo', 'bench', 1000000000000, 1000000000000, 0, 9000000000, 20 from made
@@ -92,10 +94,30 @@ select id, 'promo', 'bench', 1000000000000, 1000000000000, 0, 9000000000, 20 fro
 database don't agree: it is for measuring only."""
 
 
+CHANGED = {"ledger.accounts": "opened_day", "ledger.keys": "version", "ledger.grants": "priority"}
+"""Tables of which a call changes a row of its account, and a column of each."""
+
+TOUCH = """
+update {table} set {column} = {column}
+where ctid = any (array(
+    select format('(%s,1)', page)::tid
+    from generate_series(0, pg_relation_size('{table}') / current_setting('block_size')::int - 1) as page
+))
+"""
+"""Changes one row of each page."""
+
+
+async def touch(database: Database) -> None:
+    """As it is between two checkpoints: the first change of each page, which is logged whole, has been."""
+    async with database.pool.acquire() as connection:
+        for table, column in CHANGED.items():
+            await connection.execute(TOUCH.format(table=table, column=column), timeout=600)
+
+
 async def fill(database: Database, count: int) -> int:
     """Add accounts, each with a promo grant and one key whose token is `fh_bench` and the account's id in 40 digits.
 
-    Returns the first one's id; they follow one another.
+    Returns the first one's id; they follow one another. It leaves the database as it is between two checkpoints.
     """
     first = 1 + int(await database.fetchval("select coalesce(max(id), 0) from ledger.accounts"))
     async with database.pool.acquire() as connection:
@@ -104,6 +126,7 @@ async def fill(database: Database, count: int) -> int:
         for table in ("ledger.accounts", "ledger.keys", "ledger.grants", "identity.accounts", "identity.keys"):
             await connection.execute(f"vacuum (analyze) {table}", timeout=600)
         await connection.execute("checkpoint", timeout=600)
+    await touch(database)
     return int(await database.fetchval("select min(id) from ledger.accounts where id >= $1", first))
 
 
@@ -195,7 +218,7 @@ async def measure(url: str, options: argparse.Namespace) -> list[dict[str, Any]]
 
 
 async def compare(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Pairs drawn at random over all accounts of databases of several sizes, interleaved."""
+    """Pairs drawn at random over all accounts of databases of several sizes, interleaved; last, right after a checkpoint."""
     samples: list[dict[str, Any]] = []
     few, many = options.populations
     large = await Database.connect(url)
@@ -212,8 +235,11 @@ async def compare(url: str, options: argparse.Namespace) -> list[dict[str, Any]]
                 keys = [(row["account_id"], row["id"]) for row in rows]
                 chances.shuffle(keys)
                 drawn.append((count, ledger, keys, version))
-            for number in range(options.rounds):
+            for number in range(options.rounds + 1):
                 for count, ledger, keys, version in drawn:
+                    last = number == options.rounds
+                    if last:
+                        await large.pool.execute("checkpoint", timeout=600)
                     found = await pairs(
                         ledger,
                         lambda turn, keys=keys: keys[turn % len(keys)],
@@ -222,7 +248,13 @@ async def compare(url: str, options: argparse.Namespace) -> list[dict[str, Any]]
                         seconds=options.seconds,
                         postgres=options.postgres,
                     )
-                    samples.append({"accounts": count, "callers": options.callers, "round": number, **found})
+                    said = {
+                        "accounts": count,
+                        "callers": options.callers,
+                        "round": 0 if last else number,
+                        "fresh": last,
+                    }
+                    samples.append({**said, **found})
     await large.close()
     return samples
 
@@ -260,7 +292,7 @@ def main() -> None:
     for found in samples:
         sys.stdout.write(
             f"{found['accounts']:9,} accounts, {found['callers']:3} callers: {found['pairs']:7,.0f} pairs/s, "
-            f"hold {found['hold_ms']:.2f} ms median\n"
+            f"hold {found['hold_ms']:.2f} ms median{', right after a checkpoint' if found.get('fresh') else ''}\n"
         )
 
 

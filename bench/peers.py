@@ -327,12 +327,13 @@ class Freehold:
         return said
 
 
-def freehold(running: Running, upstream: int) -> Freehold:
+def freehold(running: Running, upstream: int, name: str = "freehold") -> Freehold:
     """Everything that ships, on a fresh data directory: embedded PostgreSQL with fsync on, dev chain, one worker.
 
-    The callers' key has a cap per day and in all, so that no part of the accounting is idle. Raises Absent.
+    The callers' key has a cap per day and in all, so that no part of the accounting is idle. `name` tells several
+    apart. Raises Absent.
     """
-    data = running.folder / "freehold"
+    data = running.folder / name
     port = free_port()
     models = [{"id": MODEL, "context_tokens": 128_000, "max_output_tokens": 16_384}]
     table = {"name": "mock", "kind": "openai", "url": f"http://127.0.0.1:{upstream}/v1", "models": models}
@@ -344,11 +345,11 @@ def freehold(running: Running, upstream: int) -> Freehold:
         "XDG_CONFIG_HOME": str(running.folder / "config"),
         "PYTHONPATH": str(ROOT / "src"),
     }
-    child = running.start("freehold", [sys.executable, "-m", "freehold.cli", "up"], env=env, grace_s=60.0)
+    child = running.start(name, [sys.executable, "-m", "freehold.cli", "up"], env=env, grace_s=60.0)
     until = time.monotonic() + READY_S
     while not (data / "run" / "worker-1.pid").exists() or ask("GET", f"http://127.0.0.1:{port}/readyz")[0] != 200:
         if child.poll() is not None or time.monotonic() > until:
-            last = (running.folder / "freehold.log").read_text("utf-8", errors="replace")[-500:]
+            last = (running.folder / f"{name}.log").read_text("utf-8", errors="replace")[-500:]
             raise Absent(f"freehold up doesn't start: {last}")
         time.sleep(0.2)
     credentials = json.loads((data / "credentials.json").read_text("utf-8"))

@@ -117,7 +117,7 @@ class Bench:
         python = sys.executable
         self._mock = running.start("mock", [python, peers.BENCH / "upstream.py"], pipes=True)
         assert self._mock.stdout is not None  # noqa: S101 - started with pipes
-        port = json.loads(self._mock.stdout.readline())["port"]
+        port = self._port = json.loads(self._mock.stdout.readline())["port"]
         self._load = running.start("load", [python, peers.BENCH / "load.py"], pipes=True)
         self.targets.append(peers.direct(port))
         self.freehold: Freehold = peers.freehold(running, port)
@@ -154,14 +154,10 @@ class Bench:
         """The gateways on one core, all else on another; or everything everywhere."""
         everywhere = set(range(os.cpu_count() or 1))
         other = {OTHER_CORE} if pinned else everywhere
-        for target in self.targets:
-            for root in target.beside:
-                machine.pin(root, other)
         for child in (self._mock, self._load):
             machine.pin(child.pid, other)
         for target in self.targets:
-            for root in target.roots:
-                machine.pin(root, {GATEWAY_CORE} if pinned else everywhere)
+            pin_target(target, {GATEWAY_CORE} if pinned else everywhere, other)
 
     # Phases
 
@@ -222,38 +218,56 @@ class Bench:
         self._samples.measure("books", "freehold", 0, 0, lambda: {"books": found})
 
     def accounts(self) -> None:
-        """The same calls with a thousand accounts in the database, and with a thousand times as many."""
+        """The same calls with a thousand accounts in the database, and with a thousand times as many.
+
+        On two servers of their own, in turn within each round, so that nothing else is different.
+        """
         last = self._size.rounds - 1
         if self._samples.known("accounts", "freehold", self._size.accounts, last) and any(
             sample["phase"] == "population" for sample in self._samples.all
         ):
             return
-        self._calls_of(ACCOUNTS, ACCOUNTS)
-        self._calls_of(self._size.accounts, self._size.accounts - ACCOUNTS)
-        self._pairs("population", self._size.ledger_rounds, ["--populations", str(ACCOUNTS), str(self._size.accounts)])
-
-    def _calls_of(self, accounts: int, fresh: int) -> None:
-        """Add accounts; calls of ACTIVE ones that lie evenly among those just made."""
-        target = self.freehold.target
-        first = self._pairs_tool("--fill", str(fresh), "--url", self.freehold.database_url)["first"]
-        step = max(1, fresh // ACTIVE)
-        tokens = [f"fh_bench{first + at * step:040}" for at in range(ACTIVE)]
-        self.load("plain", target, callers=16, count=ACTIVE * 2, warm_s=0.0, tokens=tokens)  # each key is read once
+        servers = {
+            count: peers.freehold(self._running, self._port, f"freehold-{count}")
+            for count in (ACCOUNTS, self._size.accounts)
+        }
+        tokens: dict[int, list[str]] = {}
+        for count, server in servers.items():
+            pin_target(server.target, {GATEWAY_CORE}, {OTHER_CORE})
+            tokens[count] = self._fill(server, count)
         for number in range(self._size.rounds):
-            self._samples.measure(
-                "accounts", "freehold", accounts, number,
-                lambda: self.load("plain", target, callers=64, seconds=self._size.seconds * 1.5, tokens=tokens),
-            )  # fmt: skip
+            for count, server in servers.items():
+                self._samples.measure(
+                    "accounts", "freehold", count, number,
+                    lambda server=server, count=count: self.load(
+                        "plain", server.target, callers=64, seconds=self._size.seconds * 1.5, tokens=tokens[count]
+                    ),
+                )  # fmt: skip
+        few_and_many = [str(ACCOUNTS), str(self._size.accounts)]
+        self._pairs(
+            "population", self._size.ledger_rounds, ["--populations", *few_and_many], servers[self._size.accounts]
+        )
 
-    def _pairs(self, phase: str, rounds: int, options: list[str]) -> None:
+    def _fill(self, server: Freehold, accounts: int) -> list[str]:
+        """Add accounts; the tokens of ACTIVE that lie evenly among them, each of which has called twice."""
+        first = self._pairs_tool("--fill", str(accounts), "--url", server.database_url)["first"]
+        step = max(1, accounts // ACTIVE)
+        tokens = [f"fh_bench{first + at * step:040}" for at in range(ACTIVE)]
+        self.load("plain", server.target, callers=16, count=ACTIVE * 2, warm_s=0.0, tokens=tokens)
+        return tokens
+
+    def _pairs(self, phase: str, rounds: int, options: list[str], server: Freehold | None = None) -> None:
+        """On the PostgreSQL of `server`, or of the one that all else is measured on."""
         if any(sample["phase"] == phase for sample in self._samples.all):
             return
+        server = server or self.freehold
         found = self._pairs_tool(
             *options, "--seconds", str(self._size.ledger_seconds), "--rounds", str(rounds), "--json",
-            "--url", self.freehold.database_url, "--postgres", str(self.freehold.target.postgres),
+            "--url", server.database_url, "--postgres", str(server.target.postgres),
         )  # fmt: skip
         for sample in found["samples"]:
-            self._samples.measure(phase, "ledger", sample["accounts"], sample["round"], lambda sample=sample: sample)
+            kept = "checkpoint" if sample.get("fresh") else phase
+            self._samples.measure(kept, "ledger", sample["accounts"], sample["round"], lambda sample=sample: sample)
 
     def _pairs_tool(self, *options: str) -> dict[str, Any]:
         """bench/ledger_pairs.py on the gateway's core. Raises Absent with its last words."""
@@ -270,6 +284,14 @@ class Bench:
         """The targets, each round beginning with another, so that no one is always measured after the same."""
         at = number % len(self.targets)
         return self.targets[at:] + self.targets[:at]
+
+
+def pin_target(target: Target, own: set[int], other: set[int]) -> None:
+    """What it needs beside it on `other` cores, itself on its `own`: its processes may descend from the former."""
+    for root in target.beside:
+        machine.pin(root, other)
+    for root in target.roots:
+        machine.pin(root, own)
 
 
 @contextlib.contextmanager
