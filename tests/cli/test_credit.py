@@ -152,6 +152,13 @@ def test_a_position_is_shown_without_markets_too(plain: Stand) -> None:
     assert "no market" in plain.server.run("position", "--from", "carol").stdout
 
 
+def test_a_position_at_a_server_elsewhere_says_that_its_markets_are_not_known(town: Stand, tmp_path: Path) -> None:
+    shown = town.server.run("position", "--from", "alice", "--url", town.server.url, home=tmp_path)
+    assert shown.exit_code == 0, shown.output
+    assert "without --data only USDC has a market value here" in shown.stderr
+    assert "not in the sum, for they have no market: HOLD, DIEM" in shown.stdout
+
+
 def test_a_position_has_every_kind_on_one_screen_of_80_columns_and_adds_up(town: Stand) -> None:
     principal = next_principal(town)
     for words in (
@@ -186,7 +193,15 @@ def test_a_position_has_every_kind_on_one_screen_of_80_columns_and_adds_up(town:
     assert max(map(len, said.splitlines())) <= 80
     assert "staked DIEM for alice" in said
     assert "1 USD/day go to alice" in said
-    for line in ("inference: ", "discount: ", "interest: ", "fees: ", "emission: ", "sum of face values: "):
+    for line in (
+        "market USD: at the pools' present prices",
+        "inference: ",
+        "discount: ",
+        "interest: ",
+        "fees: ",
+        "emission: ",
+        "sum of face values: ",
+    ):
         assert line in said
 
 

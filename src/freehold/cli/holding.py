@@ -42,8 +42,13 @@ def _defi(session: Session, wallets: Wallets) -> "Defi | None":
     """The chain's pools and markets; None where there are none, or where nobody here knows of any."""
     from freehold.chain.problems import NoMarkets
 
+    if session.local is None:
+        session.out.remark(
+            "Pools and markets are kept in the server's data folder: without --data only USDC has a market value here."
+        )
+        return None
     try:
-        return defi_of(session, wallets) if session.local is not None else None
+        return defi_of(session, wallets)
     except NoMarkets:
         return None
 
@@ -128,7 +133,7 @@ def draw_position(out: Output, wallets: Wallets, read: dict[str, Any]) -> None:
     units = [unit for unit in ("DIEM", "HOLD", "USDC", "USD") if unit in totals["face"]]
     faces = [f"{_rounded(totals['face'][unit])} {_unit(unit)}" for unit in units]
     out.say(f"sum of face values: {', '.join(faces)}")
-    notes = []
+    notes = ["market USD: at the pools' present prices; a sale moves them"] if len(read["prices"]) > 1 else []
     if totals["without_market"]:
         notes.append(f"not in the sum, for they have no market: {', '.join(totals['without_market'])}")
     notes += [

@@ -183,7 +183,7 @@ def transact(
 
     def draw(out: Output) -> None:
         out.say(f"{who} {_moved(done, done.market)}.")
-        out.say(_stands(done.account))
+        out.say(("Left there: " if done.seized else "") + _stands(done.account, plain=bool(done.seized)))
         out.dim(f"transaction {done.tx_hash}, block {done.block_number}")
 
     session.out.document(read, draw)
@@ -238,13 +238,15 @@ def _moved(done: "Order | Lent", symbol: str, *, now: bool = False) -> str:
     return ("" if now else "has ") + said + lost
 
 
-def _stands(account: "Account") -> str:
+def _stands(account: "Account", *, plain: bool = False) -> str:
+    """What is lent and owed now; `plain`: without a word before the debt."""
     from freehold.chain.defi.lending import usdc
 
     said = [f"Lent: {usdc(account.supplied)}."] if account.supplied else []
     if account.health.collateral or account.health.debt:
-        said.append(f"{'Debt' if account.health.debt else 'Pledged'}: {_health(account.health, account.symbol)}")
-    return " ".join(said) or "Nothing is left in this market."
+        word = "" if plain else "Debt: " if account.health.debt else "Pledged: "
+        said.append(f"{word}{_health(account.health, account.symbol)}")
+    return " ".join(said) or ("nothing." if plain else "Nothing is left in this market.")
 
 
 def _health(health: "Health", symbol: str) -> str:
