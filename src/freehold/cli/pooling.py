@@ -159,7 +159,7 @@ def transact(
         fees = _both(done.base_fees, done.usdc_fees, done.symbol)
         whole = _both(done.base, done.usdc, done.symbol)
         told = (
-            f"{who} has taken {whole} from position {done.id}, of that {fees} earned"
+            f"{who} has taken {whole} from position {done.id}{'' if fees == 'nothing' else f', of that {fees} earned'}"
             if share
             else f"{who} has collected {whole} that position {done.id} had earned"
         )
