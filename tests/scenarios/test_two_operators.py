@@ -108,6 +108,18 @@ async def test_until_midnight_the_operator_that_a_stake_leaves_grants_it_and_the
         assert unpublished == []
 
 
+async def test_anybody_sees_both_operators_and_what_they_promised_without_a_wallet(land: Land) -> None:
+    words = ("governance", "--json", "--rpc-url", land.anvil.rpc.node, "--data", str(land.first.server.data))
+    ran = await asyncio.to_thread(land.first.server.cli, *words)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert {row["address"]: (row["committed"], row["url"]) for row in told["operators"]} == {
+        land.operators[0].address: ("40000", "https://first.example"),
+        land.operators[1].address: ("10000", "https://second.example"),
+    }
+    assert [change["state"] for change in told["changes"]] == ["done", "done"]
+
+
 async def test_yesterdays_receipt_verifies_with_only_a_node_and_nothing_else_does(land: Land, tmp_path: Path) -> None:
     gateway = land.first
     staker = await land.staker(2 * ONE)

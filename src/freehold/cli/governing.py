@@ -28,7 +28,7 @@ def governance(ctx: click.Context, session: Session) -> None:
         return
     from freehold.chain.governance import look
 
-    wallets = Wallets(session)
+    wallets = Wallets(session, only_looks=True)
     with session.out.busy("Reading the chain …"):
         found = wallets.look(lambda rpc: look(rpc, wallets.deployment))
     read = document(found)

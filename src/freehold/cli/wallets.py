@@ -108,14 +108,15 @@ class Done:
 class Wallets:
     """Wallets by name, on the development chain; and the session's keystore, on any."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, only_looks: bool = False) -> None:
+        """`only_looks`: nothing is to be signed, so any chain will do without a keystore. Raises Refusal."""
         from freehold.chain.model import DEV_CHAIN_ID, Deployment
 
         chain = session.client.get("/v1/chain")
         chain_id = int(chain["chain_id"])
         self._keystore = session.keystore
         self._dev = chain_id == DEV_CHAIN_ID
-        if not self._dev and self._keystore is None:
+        if not self._dev and self._keystore is None and not only_looks:
             raise Refusal(
                 f"Wallets by name exist on the development chain ({DEV_CHAIN_ID}) only, and this server is on chain {chain_id}; "
                 "use your own wallet with the contracts that `freehold status` lists, or a keystore with --wallet."
