@@ -6,13 +6,14 @@ It mines each transaction at once, so that a long story takes seconds, and its t
 import asyncio
 import json
 import shutil
-import socket
+import subprocess
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.chain.defi.lab import fetched
 from tests.chain.lab import ANVIL, USDC
@@ -22,9 +23,8 @@ from freehold.chain.defi.deploy import deploy_defi
 from freehold.chain.defi.kept import FILE
 from freehold.chain.defi.model import Defi
 from freehold.chain.deploy import deploy_dev
-from freehold.chain.model import Deployment
+from freehold.chain.model import DEV_CHAIN_ID, Deployment
 from freehold.chain.rpc import Rpc
-from freehold.host.anvil import Anvil
 
 from .conftest import Server
 from .webserver import answering, response
@@ -37,7 +37,7 @@ class Stand:
     """The commands, the chain, and where everything is on it."""
 
     server: Server
-    anvil: Anvil
+    rpc_url: str
     deployment: Deployment
     defi: Defi
 
@@ -45,20 +45,25 @@ class Stand:
         """What a reading of the chain comes to."""
 
         async def connected() -> T:
-            async with Rpc(self.anvil.url) as rpc:
+            async with Rpc(self.rpc_url) as rpc:
                 return await work(rpc)
 
         return asyncio.run(connected())
 
     def wait(self, seconds: int) -> None:
         """Let time pass on the chain."""
-        self.anvil.call("evm_increaseTime", seconds)
-        self.anvil.call("evm_mine")
+        self._calls(("evm_increaseTime", seconds), ("evm_mine",))
 
     def until(self, at_s: int) -> None:
         """Let time pass until then."""
-        self.anvil.call("evm_setNextBlockTimestamp", at_s)
-        self.anvil.call("evm_mine")
+        self._calls(("evm_setNextBlockTimestamp", at_s), ("evm_mine",))
+
+    def _calls(self, *calls: tuple[Any, ...]) -> None:
+        async def made(rpc: Rpc) -> None:
+            for call in calls:
+                await rpc.call(*call)
+
+        self.look(made)
 
 
 @contextmanager
@@ -67,24 +72,41 @@ def stand(at_s: int, *, protocols: bool = True) -> Iterator[Stand]:
     base = Path(tempfile.mkdtemp(prefix="freehold-stand-"))
     data, home = base / "data", base / "config"
     data.mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    anvil = Anvil.start(data, ANVIL, port=port)
     try:
-        anvil.call("evm_setNextBlockTimestamp", at_s)
-        anvil.call("evm_setAutomine", True)
-        deployment, defi = asyncio.run(_deployed(anvil.url, protocols))
-        if protocols:
-            model.save(data / FILE, defi)
-        with answering(response(json.dumps({**asdict(deployment), "rpc_url": anvil.url}).encode())) as url:
-            local = {"url": url, "admin_token": "none", "api_key": "none", "account_id": 1}
-            (data / "credentials.json").write_text(json.dumps(local))
-            (home / "freehold").mkdir(parents=True)
-            (home / "freehold" / "current.json").write_text(json.dumps({"data": str(data)}))
-            yield Stand(Server(url, data, home), anvil, deployment, defi)
+        with _anvil(at_s) as rpc_url:
+            deployment, defi = asyncio.run(_deployed(rpc_url, protocols))
+            if protocols:
+                model.save(data / FILE, defi)
+            with answering(response(json.dumps({**asdict(deployment), "rpc_url": rpc_url}).encode())) as url:
+                local = {"url": url, "admin_token": "none", "api_key": "none", "account_id": 1}
+                (data / "credentials.json").write_text(json.dumps(local))
+                (home / "freehold").mkdir(parents=True)
+                (home / "freehold" / "current.json").write_text(json.dumps({"data": str(data)}))
+                yield Stand(Server(url, data, home), rpc_url, deployment, defi)
     finally:
-        anvil.stop()
         shutil.rmtree(base, ignore_errors=True)
+
+
+@contextmanager
+def _anvil(at_s: int) -> Iterator[str]:
+    """The URL of a chain of its own, on a port that it chooses."""
+    process = subprocess.Popen(
+        [ANVIL, *("--host", "127.0.0.1", "--port", "0", "--chain-id", str(DEV_CHAIN_ID), "--timestamp", str(at_s))],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    drain = threading.Thread(target=process.stdout.read)
+    try:
+        line = next((each for each in process.stdout if each.startswith(b"Listening on ")), None)
+        assert line is not None, "anvil ended before it listened"
+        drain.start()
+        yield f"http://127.0.0.1:{int(line.rpartition(b':')[2])}"
+    finally:
+        process.kill()
+        process.wait()
+        if drain.ident is not None:
+            drain.join()
+        process.stdout.close()
 
 
 async def _deployed(rpc_url: str, protocols: bool) -> tuple[Deployment, Defi]:
