@@ -180,6 +180,11 @@ async def ensure_defi(data: Path, rpc_url: str, deployment: Deployment, say: Cal
 
     Raises HostError.
     """
+    if deployment.chain_id != DEV_CHAIN_ID:
+        raise HostError(
+            f"Pools and lending markets are put onto the dev chain only ({DEV_CHAIN_ID}), and this is chain "
+            f"{deployment.chain_id}: leave --defi out."
+        )
     try:
         async with Rpc(rpc_url) as rpc:
             if await kept.standing(rpc, deployment, data) is None and kept.missing(data):

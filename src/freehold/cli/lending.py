@@ -196,6 +196,7 @@ def ask(session: Session, sentences: list[str]) -> None:
     try:
         agreed = click.confirm("Do it?", err=True)
     except click.Abort:  # nobody to ask
+        session.out.remark("")
         agreed = False
     if not agreed:
         raise Refusal("Nothing was sent. --yes does it without asking.")

@@ -59,6 +59,7 @@ def _agreed() -> bool:
     try:
         return click.confirm("Fetch them, and agree to these licences?", err=True)
     except click.Abort:  # nobody to ask
+        click.echo(err=True)
         return False
 
 
