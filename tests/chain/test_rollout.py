@@ -10,7 +10,7 @@ import pytest
 from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, Key, funded, mining, put_usdc
 from tests.chain.lab import START_S, Anvil
 
-from freehold.chain import audit, rollout
+from freehold.chain import audit, governance, rollout
 from freehold.chain.abi import from_hex, template
 from freehold.chain.contracts import Contracts
 from freehold.chain.deploy import GAS, LEAST_DELAY_S, Parameters, role_of
@@ -59,6 +59,11 @@ class Site:
     async def sent(self) -> int:
         """Transactions of the deployer that were mined."""
         return int(await self.anvil.rpc.call("eth_getTransactionCount", self.deployer.address, "latest"), 16)
+
+    async def newest(self) -> int:
+        """The block of the last step."""
+        with Journal.open(self.folder / "deployment.journal") as journal:
+            return max(entry.block or 0 for entry in journal.entries)
 
     async def delay_over(self) -> None:
         await self.anvil.rpc.call("evm_increaseTime", LEAST_DELAY_S + 1)
@@ -137,6 +142,7 @@ async def test_it_deploys_in_two_runs_with_the_timelocks_delay_between_and_keeps
     async with mining(site.anvil):
         first = await site.run()
         assert first.effective_at_s is not None and first.sent == STEPS - 1
+        assert await site.anvil.head() >= await site.newest() + CONFIRMATIONS
         assert wrong(await site.audit(first.deployment, waiting=True)) == []
         again = await site.run()
         assert (again.sent, again.effective_at_s) == (0, first.effective_at_s)
@@ -260,6 +266,18 @@ async def test_a_wallet_without_coin_is_refused_before_anything_is_sent(site: Si
     assert await site.sent() == 0
 
 
+async def test_settings_that_somebody_else_has_executed_are_not_executed_again(site: Site) -> None:
+    async with mining(site.anvil):
+        first = await site.run()
+        assert first.settings is not None
+        await site.delay_over()
+        await governance.execute(site.governor, first.deployment, "0x" + first.settings.hex()[:10])
+        again = await site.run()
+        assert (again.sent, again.effective_at_s) == (0, None)
+        assert wrong(await site.audit(again.deployment)) == []
+    assert await site.sent() == STEPS - 1
+
+
 async def test_settings_that_a_governor_cancelled_are_told_of(site: Site) -> None:
     async with mining(site.anvil):
         first = await site.run()
@@ -284,10 +302,17 @@ async def test_the_check_finds_other_code_a_right_that_was_left_and_a_wrong_addr
     timelock = template("FreeholdTimelock").at(deployment.contracts["timelock"])
     await site.anvil.rpc.call("anvil_setBalance", timelock.address, hex(10**18))
     await site.anvil.rpc.call("anvil_impersonateAccount", timelock.address)
-    grant = timelock.call("grantRole", role_of("PROPOSER_ROLE"), site.deployer.address)
-    await site.anvil.rpc.call("eth_sendTransaction", {"from": timelock.address, "to": timelock.address, "data": grant})
-    found = wrong(await site.audit(deployment, waiting=True, fresh=False))
-    assert found == [f"left with the deployer {site.deployer.address}"]
+
+    async def granted(role: str, whom: str) -> list[str]:
+        data = timelock.call("grantRole", role_of(role), whom)
+        await site.anvil.rpc.call(
+            "eth_sendTransaction", {"from": timelock.address, "to": timelock.address, "data": data}
+        )
+        return wrong(await site.audit(deployment, waiting=True, fresh=False))
+
+    left = f"left with the deployer {site.deployer.address}"
+    assert await granted("PROPOSER_ROLE", site.deployer.address) == [left]
+    assert await granted("DEFAULT_ADMIN_ROLE", site.governor.address) == ["who administers the timelock", left]
 
 
 async def test_immutables_are_compared_too(standing: tuple[Site, Deployment]) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 from tests.chain.foreign import CONFIRMATIONS
 from tests.scenarios.land import ONE, Land, settled
 
+from freehold.app.first import remarks
+from freehold.app.settings import Settings
 from freehold.chain import verbs
 from freehold.chain.contracts import Contracts
 from freehold.chain.wallet import read
@@ -106,6 +109,21 @@ async def test_until_midnight_the_operator_that_a_stake_leaves_grants_it_and_the
         checked = await asyncio.to_thread(gateway.server.cli, "books", "check", "--json", "--data", gateway.server.data)
         unpublished = [one for one in json.loads(checked.stdout)["differences"] if "publish" not in one["law"]]
         assert unpublished == []
+
+
+async def test_the_start_says_what_an_operator_has_to_mend(land: Land, tmp_path: Path) -> None:
+    node, deployment = land.anvil.rpc.node, land.first.deployment
+    right, secret = Settings(data=land.first.server.data), land.operators[0].secret()
+    assert await remarks(node, deployment, right, secret) == []
+    (said,) = await remarks(node, deployment, right, None)
+    assert said.startswith("Closed days won't be published: name the keystore")
+    (said,) = await remarks(node, deployment, right, land.operators[1].secret())
+    assert f"is {land.operators[1].address}, and the book's publisher {land.operators[0].address}" in said
+    (said,) = await remarks(node, deployment, Settings(data=tmp_path), secret)
+    assert "receipts won't verify" in said
+    (said,) = await remarks(node, replace(deployment, operator=land.holder.address), right, secret)
+    assert "isn't registered" in said
+    assert "Closed days won't be published" not in land.first.server.said()
 
 
 async def test_anybody_sees_both_operators_and_what_they_promised_without_a_wallet(land: Land) -> None:
