@@ -105,7 +105,7 @@ def test_a_strip_is_good_for_a_dollar_on_each_day_that_is_left_of_its_month() ->
 
 def test_a_strip_of_a_month_that_is_over_is_worth_nothing() -> None:
     part = the(parts(facts(dated=series(Month.parse("2026-12"), strips=ONE))), Kind.STRIPS)
-    assert (part.face, part.market_cents, part.yearly) == (0, 0, None)
+    assert (part.face, part.market_cents, part.yearly, part.source) == (0, 0, None, None)
 
 
 def test_a_principal_is_a_diem_that_comes_later() -> None:
@@ -117,7 +117,7 @@ def test_a_principal_is_a_diem_that_comes_later() -> None:
 
 def test_a_principal_that_can_be_redeemed_is_worth_a_diem() -> None:
     part = the(parts(facts(dated=series(Month.parse("2026-12"), principal=ONE))), Kind.PRINCIPAL)
-    assert (part.market_cents, part.yearly) == (200_00, None)
+    assert (part.market_cents, part.yearly, part.source) == (200_00, None, None)
 
 
 def test_activated_strips_are_daily_credit_from_their_months_first_day_to_its_last() -> None:

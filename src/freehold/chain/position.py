@@ -291,7 +291,7 @@ def _strip(facts: Facts, kind: Kind, month: Month, amount: int) -> Part:
         "USD",
         market,
         yearly=None if over else _discount(Fraction(face, ONE), market, middle_s),
-        source=Source.DISCOUNT,
+        source=None if over else Source.DISCOUNT,
         ready_at_s=month.end_s,
     )
 
@@ -310,7 +310,7 @@ def _principal(facts: Facts, kind: Kind, month: Month, amount: int) -> Part:
         "DIEM",
         market,
         yearly=None if becomes is None or over else _discount(becomes, market, month.end_s - facts.now_s),
-        source=Source.DISCOUNT,
+        source=None if over else Source.DISCOUNT,
         ready_at_s=month.end_s,
     )
 

@@ -130,7 +130,7 @@ def draw_position(out: Output, wallets: Wallets, read: dict[str, Any]) -> None:
     rows.append(("sum", "", _cents(totals["market_usd"]), _rounded(totals["daily_usd"]), "", ""))
     out.table(("what", ">face value", ">market USD", ">USD/day", ">a year", "from"), rows, tight=True)
     out.say()
-    units = [unit for unit in ("DIEM", "HOLD", "USDC", "USD") if unit in totals["face"]]
+    units = [unit for unit in ("DIEM", "HOLD", "USDC", "USD") if totals["face"].get(unit, "0") != "0"]
     faces = [f"{_rounded(totals['face'][unit])} {_unit(unit)}" for unit in units]
     out.say(f"sum of face values: {', '.join(faces)}")
     notes = ["market USD: at the pools' present prices; a sale moves them"] if len(read["prices"]) > 1 else []
