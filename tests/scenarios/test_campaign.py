@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -31,6 +32,11 @@ SEED = int(os.environ.get("SEED", "1"))
 CALL = {"model": "scripted-exact", "messages": [{"role": "user", "content": "go"}], "max_tokens": 100}
 CALL_NANO = 100_000
 """What CALL costs: exactly its hold."""
+
+PATIENCE_S = 600.0
+"""Awaiting anything for longer than this is a failure, on however slow a machine."""
+ALL_CLOSED_S = 3.0 if LONG else PATIENCE_S
+"""How soon after the last stream was cancelled nothing is held."""
 
 WORDS = [f"{n} " for n in range(12)]
 PROMPT = "hello there"
@@ -60,7 +66,8 @@ class Process:
         assert child.stdout is not None
         child.stdin.write(json.dumps({"url": self._url}).encode() + b"\n")
         await child.stdin.drain()
-        self.port = int(json.loads(await child.stdout.readline())["port"])
+        async with asyncio.timeout(PATIENCE_S):
+            self.port = int(json.loads(await child.stdout.readline())["port"])
 
     async def kill(self) -> None:
         assert self._child is not None
@@ -85,6 +92,33 @@ async def processes(url: str, count: int) -> AsyncIterator[list[Process]]:
         yield found
 
 
+async def wait_for(event: asyncio.Event, callers: Sequence["asyncio.Task[Any]"]) -> None:
+    """Until something has happened, or a caller has failed, which is raised."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            done, _ = await asyncio.wait({waiting, *callers}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    for ended in done - {waiting}:
+        ended.result()
+
+
+async def nothing_held(house: House, customer: Customer) -> None:
+    """Until every settlement under way is known, and every lapsed worker's hold is swept."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await house.held_nano(customer):
+            await house.ledger.sweep()
+            await asyncio.sleep(0.05)
+
+
+def is_whole(answer: Response) -> bool:
+    """Whether its client was told that this is all."""
+    return answer.status == 200 and (
+        "event-stream" not in answer.headers["content-type"] or answer.body.endswith(b"data: [DONE]\n\n")
+    )
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 async def test_many_callers_get_exactly_what_the_balance_pays_for(prepared: Database, count: int) -> None:
     async with worker(prepared) as house, processes(prepared.url, count) as workers:
@@ -97,11 +131,19 @@ async def test_many_callers_get_exactly_what_the_balance_pays_for(prepared: Data
             ]
 
         answers = [answer for some in await asyncio.gather(*map(caller, range(CALLERS))) for answer in some]
-        assert Counter(answer.status for answer in answers) == {200: PASSING, 402: CALLERS * EACH - PASSING}
+        await nothing_held(house, customer)
+        unsure = [answer for answer in answers if not is_whole(answer) and answer.status != 402]
+        while unsure and (last := await ask(workers[0].port, CHAT, CALL, customer.token)).status != 402:
+            answers.append(last)  # what was given back while others were refused
         assert {answer.code() for answer in answers if answer.status == 402} == {"insufficient_credit"}
+        charged = {charge.request_id: charge.cost_nano for charge in await _charges(house, customer)}
+        passed = {_id(answer) for answer in answers if is_whole(answer)}
+        assert passed <= set(charged) <= passed | set(map(_id, unsure))
+        assert set(charged.values()) == {CALL_NANO}
+        assert len(charged) == PASSING
+        assert unsure or Counter(answer.status for answer in answers) == {200: PASSING, 402: CALLERS * EACH - PASSING}
         assert await house.left_nano(customer) == 0
         assert await house.held_nano(customer) == 0
-        assert await _sum_nano(house, customer) == PASSING * CALL_NANO
         assert await house.ledger.check() == []
 
 
@@ -123,7 +165,7 @@ async def test_workers_killed_at_random_lose_nothing_and_charge_what_was_answere
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     answer = await ask(port, CHAT, {**CALL, "stream": n % 2 == 0}, customer.token)
                     assert answer.status == 200 or answer.code() == "ledger_unavailable", answer.body
-                    if answer.status == 200:
+                    if is_whole(answer):
                         answered.append(answer.headers["x-request-id"])
                         more.set()
 
@@ -134,19 +176,14 @@ async def test_workers_killed_at_random_lose_nothing_and_charge_what_was_answere
             await victim.kill()
             await victim.start()
             more.clear()
-            waiting = asyncio.create_task(more.wait())
-            done, _ = await asyncio.wait({waiting, *callers}, return_when=asyncio.FIRST_COMPLETED)
-            for ended in done - {waiting}:
-                ended.result()  # what a caller couldn't bear
+            await wait_for(more, callers)
         over.set()
         await asyncio.gather(*callers)
         # As if the killed workers' 15 seconds had passed, however young this server is.
         await prepared.execute(
             "update ledger.epochs set lapsed_at = clock_timestamp() where id <> $1", house.ledger.epoch
         )
-        while await house.ledger.sweep():
-            pass
-        assert await house.held_nano(customer) == 0
+        await nothing_held(house, customer)
         assert await _sum_nano(house, customer) + await house.left_nano(customer) == 100 * 10**9
         for request_id in answered:
             charge = await house.charge(customer, request_id)
@@ -174,7 +211,7 @@ async def test_a_revoked_key_gets_nothing_more_through_on_any_worker(prepared: D
                     known = revoked.is_set()
                     port = workers[(number + n) % count].port
                     answer = await ask(port, CHAT, {**CALL, "stream": n % 2 == 0}, customer.token)
-                    if known:
+                    if known and answer.status != 503:  # which went to no upstream either
                         assert (answer.status, answer.code()) == (401, "key_revoked"), answer.body
                         refused += 1
                     elif n > count:
@@ -182,13 +219,13 @@ async def test_a_revoked_key_gets_nothing_more_through_on_any_worker(prepared: D
                 return refused
 
             callers = [asyncio.create_task(caller(number)) for number in range(8)]
-            await warm.wait()
+            await wait_for(warm, callers)
             await asyncio.sleep(drawn.random() * 0.2)
             await house.revoke(customer)
             revoked.set()
             late = sum(await asyncio.gather(*callers))
             assert late == 8 * 2 * count
-            assert await house.held_nano(customer) == 0
+            await nothing_held(house, customer)
             assert await _sum_nano(house, customer) + await house.left_nano(customer) == 10**9
 
 
@@ -217,7 +254,7 @@ async def test_streams_cancelled_at_random_chunks_are_charged_to_the_token(prepa
                 return head.headers["x-request-id"]
 
         ids = await asyncio.gather(*(cancelled(*plan) for plan in plans))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(ALL_CLOSED_S):
             await house.app.quiet()
         for customer in customers:
             assert await house.held_nano(customer) == 0
@@ -230,6 +267,10 @@ async def test_streams_cancelled_at_random_chunks_are_charged_to_the_token(prepa
         spent = [100 * 10**9 - await house.left_nano(customer) for customer in customers]
         assert spent == [await _sum_nano(house, customer) for customer in customers]
         assert await house.ledger.check() == []
+
+
+def _id(answer: Response) -> UUID:
+    return UUID(answer.headers["x-request-id"].removeprefix("req_"))
 
 
 async def _sum_nano(house: House, customer: Customer) -> int:
