@@ -1,5 +1,6 @@
 """A deployment on a chain of one's own: carried out step by step, gone on with after any failure, and checked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -184,7 +185,7 @@ async def test_a_failure_at_any_step_is_gone_on_from_and_nothing_is_sent_twice(s
     assert await site.sent() == STEPS - 1
     with Journal.open(site.folder / "deployment.journal") as journal:
         assert journal.nonces() == list(range(STEPS - 1))
-        assert any(len(entry.sent) > 1 for entry in journal.entries)
+        assert all(len(entry.sent) == 1 for entry in journal.entries)  # the very same one, where it was sent again
 
 
 async def test_a_last_line_that_was_cut_off_counts_as_not_written(site: Site) -> None:
@@ -196,6 +197,8 @@ async def test_a_last_line_that_was_cut_off_counts_as_not_written(site: Site) ->
     async with mining(site.anvil):
         await site.run()
     assert await site.sent() == STEPS - 1
+    with Journal.open(path) as journal:
+        assert journal.open_step() == STEPS - 1
     path.write_bytes(b"no journal\n" + path.read_bytes())
     with pytest.raises(DeploymentBroken, match="can't be read as the journal"):
         Journal.open(path)
@@ -228,6 +231,41 @@ async def test_a_transaction_that_waits_in_vain_is_replaced_for_more(site: Site)
     with Journal.open(site.folder / "deployment.journal") as journal:
         assert len(journal.entries[0].sent) == 2 and journal.entries[0].fees.most > before.most
     assert await site.sent() == STEPS - 1
+
+
+class Forgetful(Rpc):
+    """A node that never shows what isn't mined yet."""
+
+    async def call(self, method: str, *params: Any) -> Any:
+        return None if method == "eth_getTransactionByHash" else await super().call(method, *params)
+
+
+async def test_a_transaction_that_no_node_shows_is_sent_again_as_the_same_one(site: Site) -> None:
+    await site.anvil.rpc.call("evm_setAutomine", False)
+    with pytest.raises(NotMined):
+        await site.run(patience_s=1.0)  # it is in the pool
+    async with Forgetful(site.anvil.rpc.node) as forgetful:
+        running = asyncio.create_task(site.run(forgetful))
+        async with asyncio.timeout(120):
+            while "1 of 10: creating FreeholdTimelock, sent again as it was …" not in site.said:
+                assert not running.done()
+                await asyncio.sleep(0.02)
+        async with mining(site.anvil, every_s=0.1):
+            outcome = await running
+    assert await site.sent() == STEPS - 1
+    assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
+    with Journal.open(site.folder / "deployment.journal") as journal:
+        assert [len(entry.sent) for entry in journal.entries] == [1] * (STEPS - 1)
+
+
+async def test_a_version_with_other_contracts_does_not_go_on_with_a_deployment(site: Site) -> None:
+    path = site.folder / "deployment.journal"
+    async with Failing(site.anvil.rpc.node, 1, after=True) as failing:
+        with pytest.raises(NodeUnavailable):
+            await site.run(failing)
+    path.write_text(path.read_text("utf-8").replace(rollout.code_digest(), "00" * 32), "utf-8")
+    with pytest.raises(DeploymentBroken, match="another version of Freehold"):
+        await site.run()
 
 
 async def test_what_a_reorganisation_took_is_deployed_again_at_the_same_addresses(site: Site) -> None:

@@ -28,6 +28,7 @@ class Entry:
     nonce: int
     sent: list[str] = field(default_factory=list)
     """Hashes of its transactions, of which one can be mined: a later one offers more for gas."""
+    gas: int = 0
     fees: Fees = field(default_factory=lambda: Fees(0, 0))
     """What the last one offers."""
     mined: str | None = None
@@ -45,6 +46,8 @@ class Begun:
     """Hash of the chain's first block: two dev chains may have one id."""
     deployer: str
     from_block: int
+    code: str
+    """Digest of the contracts' code."""
 
 
 class Journal:
@@ -88,11 +91,10 @@ class Journal:
         """Number of the first step that isn't known to be mined."""
         return next((at for at, entry in enumerate(self.entries) if entry.block is None), len(self.entries))
 
-    def sending(self, step: int, what: str, nonce: int, tx_hash: str, fees: Fees) -> None:
+    def sending(self, step: int, what: str, nonce: int, tx_hash: str, gas: int, fees: Fees) -> None:
         """Before it is sent."""
-        self._write(
-            {"step": step, "what": what, "nonce": nonce, "sending": tx_hash, "tip": fees.tip, "most": fees.most}
-        )
+        offer = {"gas": gas, "tip": fees.tip, "most": fees.most}
+        self._write({"step": step, "what": what, "nonce": nonce, "sending": tx_hash, **offer})
 
     def mined(self, step: int, tx_hash: str, block: int) -> None:
         self._write({"step": step, "mined": tx_hash, "block": block})
@@ -137,7 +139,7 @@ class Journal:
                 self.entries.append(Entry(line["what"], line["nonce"]))
             entry = self.entries[step]
             entry.sent.append(line["sending"])
-            entry.fees = Fees(line["tip"], line["most"])
+            entry.gas, entry.fees = line["gas"], Fees(line["tip"], line["most"])
         elif "mined" in line:
             self.entries[step].mined, self.entries[step].block = line["mined"], line["block"]
         elif "lost" in line:
@@ -160,4 +162,5 @@ def _begun(read: Mapping[str, Any]) -> Begun:
         read["genesis"],
         read["deployer"],
         read["from_block"],
+        read["code"],
     )

@@ -86,26 +86,25 @@ class KeyWallet(Wallet):
         if min(tip, most - base) >= asked.tip:
             return None
         nonce, gas = (int(waiting[name], 16) for name in ("nonce", "gas"))
-        signed = await self.signed(to, data, gas=gas, nonce=nonce, above=Fees(tip, most))
+        fees = await fees_above(self.rpc, Fees(tip, most))
+        signed = await self.signed(to, data, gas=gas, nonce=nonce, fees=fees)
         sent: str = await self.rpc.call("eth_sendRawTransaction", signed.raw)
         return sent
 
     async def signed(
-        self, to: str | None, data: str, *, gas: int, nonce: int | None = None, above: Fees | None = None
+        self, to: str | None, data: str, *, gas: int, nonce: int | None = None, fees: Fees | None = None
     ) -> Signed:
-        """A transaction that isn't sent yet, with the key's next nonce when none is given; `to` None creates a contract.
+        """A transaction that isn't sent yet; `to` None creates a contract.
 
-        `above`: what an earlier one of the same nonce offers, which nodes let a later one replace for an eighth more.
-        Raises WalletRefused when the wallet can't pay the gas, RpcError.
+        It has the key's next nonce and what is usual now for gas, when they aren't given. Signing is deterministic: the
+        same gives the same. Raises WalletRefused when the wallet can't pay the gas, RpcError.
         """
         if self._chain_id is None:
             self._chain_id = int(await self.rpc.call("eth_chainId"), 16)
         following, balance = await self.rpc.batch(
             [("eth_getTransactionCount", [self.address, "pending"]), ("eth_getBalance", [self.address, "latest"])]
         )
-        fees = await fees_of(self.rpc)
-        if above is not None:
-            fees = Fees(max(fees.tip, above.tip * 9 // 8 + 1), max(fees.most, above.most * 9 // 8 + 1))
+        fees = fees or await fees_of(self.rpc)
         if int(balance, 16) < gas * fees.most:
             raise WalletRefused(
                 reason=f"{self.name} has {int(balance, 16)} wei and may need {gas * fees.most} for gas. "
@@ -126,6 +125,12 @@ class KeyWallet(Wallet):
     def _signature(self, digest: bytes) -> str:
         raw = self._key.sign_recoverable(digest, hasher=None)
         return "0x" + (raw[:64] + bytes([raw[64] + 27])).hex()
+
+
+async def fees_above(rpc: Rpc, before: Fees) -> Fees:
+    """What replaces a transaction that waits in vain: what is usual now, and at least an eighth more, as nodes want it."""
+    now = await fees_of(rpc)
+    return Fees(max(now.tip, before.tip * 9 // 8 + 1), max(now.most, before.most * 9 // 8 + 1))
 
 
 async def fees_of(rpc: Rpc) -> Fees:

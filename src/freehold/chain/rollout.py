@@ -5,15 +5,18 @@ address that follows from its nonce, and what no node knows of is sent again wit
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freehold.chain.abi import template
+from eth_utils.crypto import keccak
+
+from freehold.chain.abi import artifact, template
 from freehold.chain.deploy import Parameters, Plan, Step, Whole, planned
 from freehold.chain.journal import Begun, Entry, Journal
-from freehold.chain.keywallet import KeyWallet
+from freehold.chain.keywallet import Fees, KeyWallet, fees_above, fees_of
 from freehold.chain.model import Deployment
 from freehold.chain.problems import DeploymentBroken, NotMined, RpcError
 from freehold.chain.rpc import Rpc
@@ -23,7 +26,8 @@ PATIENCE_S = 600.0
 """How long a transaction may take to be mined, and the chain to make a block."""
 LOOK_EVERY_S = 0.2
 LOOKS = 25
-"""How often a used nonce's transaction is looked for, before it is somebody else's: a node may lag."""
+"""How often a used nonce's transaction is looked for, before it is somebody else's: a node may lag. And how often one that
+no node knows of, before it is sent once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Rollout:
         """Raises Reverted, NotMined, DeploymentBroken, WalletRefused, NodeUnavailable; run it again then."""
         begun = self._journal.begun
         assert begun is not None  # noqa: S101 - begun before
-        await require_same_chain(self._rpc, begun)
+        await require_same(self._rpc, begun)
         while True:
             at_s = await self._carry_out(begun)
             await self._confirmed(begun.parameters.confirmations)
@@ -105,14 +109,14 @@ class Rollout:
 
     async def _settle(self, at: int, step: Step, of: int) -> None:
         """Get a step mined, whatever was done of it before; or give its nonce up, for another one."""
-        looks = 0
+        looks = silent = 0
         try:
             async with asyncio.timeout(self._patience_s):
                 while True:
                     entry = self._journal.entries[at] if at < len(self._journal.entries) else None
                     if entry is None:
                         self._tell(f"{at + 1} of {of}: {step.what} …")
-                        await self._send(at, step, None)
+                        await self._send(at, step, await fees_of(self._rpc))
                     elif (receipt := await self._receipt(entry)) is not None:
                         await self._see(at, step, receipt)
                         return
@@ -124,30 +128,42 @@ class Rollout:
                         if looks >= LOOKS:
                             self._give_up(at)
                             return
-                    elif not await self._waits(entry):
-                        self._tell(f"{at + 1} of {of}: {step.what}, once more …")
-                        await self._send(at, step, entry)
+                    elif await self._base_fee() > entry.fees.most:
+                        self._tell(f"{at + 1} of {of}: {step.what}, again for more gas …")
+                        await self._send(at, step, await fees_above(self._rpc, entry.fees))
+                    elif not await self._known(entry.sent[-1]):
+                        if silent % LOOKS == 0:
+                            self._tell(f"{at + 1} of {of}: {step.what}, sent again as it was …")
+                            await self._send_again(at, step, entry)
+                        silent += 1
                     await asyncio.sleep(self._look_every_s)  # a node offers nothing to wait for over HTTP
         except TimeoutError:
             sent = self._journal.entries[at].sent[-1] if at < len(self._journal.entries) else "nothing yet"
             raise NotMined(what=_named(step), tx_hash=sent, waited_s=f"{self._patience_s:g}") from None
 
-    async def _send(self, at: int, step: Step, before: Entry | None) -> None:
+    async def _send(self, at: int, step: Step, fees: Fees) -> None:
         """Sign it, note it, and send it: in this order."""
         call = {"from": self._wallet.address, "data": step.data, **({"to": step.to} if step.to else {})}
         try:
             gas = int(await self._rpc.call("eth_estimateGas", call), 16) * 6 // 5
         except RpcError as error:
             raise reverted(_named(step), error) from None
-        above = before.fees if before is not None else None
-        signed = await self._wallet.signed(step.to, step.data, gas=gas, nonce=step.nonce, above=above)
-        self._journal.sending(at, step.what, step.nonce, signed.tx_hash, signed.fees)
+        signed = await self._wallet.signed(step.to, step.data, gas=gas, nonce=step.nonce, fees=fees)
+        self._journal.sending(at, step.what, step.nonce, signed.tx_hash, gas, fees)
         try:
             await self._rpc.call("eth_sendRawTransaction", signed.raw)
         except RpcError as error:
             # "already known" and "nonce too low" are no failures: what is true of the nonce is seen next.
             if not await self._known(signed.tx_hash) and await self._count("latest") <= step.nonce:
                 raise reverted(_named(step), error) from None
+
+    async def _send_again(self, at: int, step: Step, entry: Entry) -> None:
+        """The very same transaction: a node that has it all the same only says so."""
+        signed = await self._wallet.signed(step.to, step.data, gas=entry.gas, nonce=entry.nonce, fees=entry.fees)
+        if signed.tx_hash not in entry.sent:
+            self._journal.sending(at, step.what, step.nonce, signed.tx_hash, entry.gas, entry.fees)
+        with contextlib.suppress(RpcError):  # what is true of the nonce is seen next
+            await self._rpc.call("eth_sendRawTransaction", signed.raw)
 
     async def _see(self, at: int, step: Step, receipt: Mapping[str, Any]) -> None:
         tx_hash, block = str(receipt["transactionHash"]), int(receipt["blockNumber"], 16)
@@ -213,12 +229,9 @@ class Rollout:
                 return receipt
         return None
 
-    async def _waits(self, entry: Entry) -> bool:
-        """Whether the newest of a step's transactions is with the node, at a price that can be mined."""
-        if not await self._known(entry.sent[-1]):
-            return False
+    async def _base_fee(self) -> int:
         block = await self._rpc.call("eth_getBlockByNumber", "latest", False)
-        return int(block.get("baseFeePerGas") or "0x0", 16) <= entry.fees.most
+        return int(block.get("baseFeePerGas") or "0x0", 16)
 
     async def _known(self, tx_hash: str) -> bool:
         return await self._rpc.call("eth_getTransactionByHash", tx_hash) is not None
@@ -252,13 +265,24 @@ async def begin(rpc: Rpc, journal: Journal, parameters: Parameters, deployer: st
     chain_id, first, head = await rpc.batch(
         [("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False]), ("eth_blockNumber", [])]
     )
-    begun = Begun(parameters, int(chain_id, 16), first["hash"], deployer, int(head, 16) + 1)
+    begun = Begun(parameters, int(chain_id, 16), first["hash"], deployer, int(head, 16) + 1, code_digest())
     journal.begin(begun)
     return begun
 
 
-async def require_same_chain(rpc: Rpc, begun: Begun) -> None:
-    """Raises DeploymentBroken on another chain than the one that the deployment was begun on."""
+def code_digest() -> str:
+    """Of what is deployed: no deployment is gone on with by a version that has other contracts."""
+    names = ("FreeholdTimelock", "Staking", "CapacityVault", "Prepaid", "EpochBook")
+    return keccak(text="".join(artifact(name)["bytecode"] for name in names)).hex()
+
+
+async def require_same(rpc: Rpc, begun: Begun) -> None:
+    """Raises DeploymentBroken on another chain, or with other contracts, than the deployment was begun with."""
+    if begun.code != code_digest():
+        raise DeploymentBroken(
+            reason="This deployment was begun by another version of Freehold, whose contracts differ: go on with that one, "
+            "or begin anew with another --out."
+        )
     chain_id, first = await rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
     if (int(chain_id, 16), first["hash"]) != (begun.chain_id, begun.genesis):
         raise DeploymentBroken(

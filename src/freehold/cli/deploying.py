@@ -144,7 +144,7 @@ class _Deployment:
         """The plan of what is still to do, as a document; drawn for people. Raises Refusal."""
         from freehold.chain.deploy import Plan, planned
         from freehold.chain.keywallet import fees_of
-        from freehold.chain.rollout import require_same_chain
+        from freehold.chain.rollout import require_same
         from freehold.chain.rpc import Rpc
 
         begun = journal.begun
@@ -158,7 +158,7 @@ class _Deployment:
                 ]
             )
             if begun is not None:
-                await require_same_chain(rpc, begun)
+                await require_same(rpc, begun)
                 self._require_same(begun, deployer)
                 parameters = begun.parameters
             else:
