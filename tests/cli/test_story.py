@@ -10,6 +10,7 @@ import pytest
 from tests.chain.defi import laws
 
 from freehold.chain.contracts import Contracts
+from freehold.chain.rpc import Rpc
 from freehold.chain.wallet import addresses
 from freehold.clock import DAY_S, Month
 
@@ -112,6 +113,7 @@ def test_a_diem_is_bought_used_lent_against_lost_and_redeemed(tale: Tale) -> Non
     assert tale.has("alice", "USDC") == usdc
     (health,) = tale.does("health", "--from", "alice")["markets"]
     assert 0.7 < health["ltv"] < health["lltv"] == 0.77
+    everybody_adds_up(tale)
     assert "it can be liquidated when DIEM is below" in tale.refused("liquidate", "alice", "--from", "bob", "--yes")
 
     # the price falls, and after the half hour that the oracle looks back over, anybody may liquidate
@@ -179,3 +181,24 @@ def everybody_adds_up(tale: Tale) -> None:
     for found in positions.values():
         cents = [Decimal(part["market_usd"]) for part in found["parts"] if part["market_usd"] is not None]
         assert Decimal(found["totals"]["market_usd"]) == sum(cents, Decimal(0))
+
+
+def test_the_laws_notice_a_diem_that_is_gone(tale: Tale) -> None:
+    """One base unit, moved out of the strips' contract by force."""
+    contracts = Contracts.of(tale.stand.deployment)
+    strips, diem = contracts.strips.address, contracts.diem
+    bob = tale.stand.look(addresses)["bob"]
+
+    async def taken(rpc: Rpc) -> Any:
+        kept = await rpc.call("evm_snapshot")
+        await rpc.call("anvil_impersonateAccount", strips)
+        await rpc.call("anvil_setBalance", strips, hex(ONE))
+        call = {"from": strips, "to": diem.address, "data": diem.call("transfer", bob, 1), "gas": hex(200_000)}
+        await rpc.call("eth_sendTransaction", call)
+        return kept
+
+    before = tale.stand.look(taken)
+    with pytest.raises(AssertionError, match="each principal has its DIEM"):
+        tale.look()
+    tale.stand.look(lambda rpc: rpc.call("evm_revert", before))
+    tale.look()
