@@ -66,6 +66,7 @@ async def test_a_closed_day_tells_its_root_count_totals_and_signature(office: Of
         "closing_nano": 10**9 - 3_000,
     }
     assert len(day["signature"]) == 132 and day["signer"].startswith("0x")
+    assert (day["published"], day["published_root"]) == (False, None)
     assert await office.ok("GET", f"/v1/epochs/{TODAY.number}") == day
     assert await office.ok("GET", "/v1/epochs") == {"data": [day], "next_before": None}
     assert (await office.ok("GET", "/v1/epochs", before=name))["data"] == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, Key, funded, mining, put_usdc
-from tests.chain.lab import START_S, Anvil
+from tests.chain.lab import START_S, USDC, Anvil
 
 from freehold.chain import audit, governance, rollout
 from freehold.chain.abi import from_hex, template
@@ -295,6 +295,23 @@ async def test_another_chain_of_that_number_and_two_runs_at_once_are_refused(sit
     with pytest.raises(DeploymentBroken, match="was begun on chain"):
         await site.run(other.rpc)
     await other.stop()
+
+
+async def test_on_a_development_chain_usdc_is_made_and_all_is_in_force_at_once(site: Site) -> None:
+    anvil = Anvil("--accounts", "0", "--timestamp", str(START_S))
+    await anvil.start()
+    wallet = await funded(anvil, name="deployer")
+    parameters = replace(site.parameters, usdc=None, governors=(), holder=wallet.address, delay_s=0)
+    try:
+        with Journal.open(site.folder / "dev.journal") as journal:
+            begun = await rollout.begin(anvil.rpc, journal, parameters, wallet.address)
+            async with mining(anvil):
+                made = await Rollout(wallet, journal, package=USDC, tell=site.said.append, look_every_s=0.02).run()
+            assert made.effective_at_s is None
+            assert wrong(await audit.audit(anvil.rpc, made.deployment, begun, fresh=True)) == []
+        assert await audit.usdc_fault(anvil.rpc, made.deployment.contracts["usdc"]) is None
+    finally:
+        await anvil.stop()
 
 
 async def test_a_wallet_without_coin_is_refused_before_anything_is_sent(site: Site) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.conftest import Server
+from tests.cli.webserver import answering, response
 
 
 def published(server: Server, day: str) -> None:
@@ -59,6 +60,24 @@ def test_a_receipt_verifies_against_the_chain_once_its_day_is_over(server: Serve
     assert "don't sum" in server.refused("verify", "--bill", str(bill), "--rpc", rpc, "--data", str(server.data))
     assert server.json("books", "check")["balanced"] is True
     assert ((server.data / "receipts.key").stat().st_mode & 0o777) == 0o600
+
+
+def test_a_day_that_stands_wrongly_on_the_chain_is_shouted(server: Server) -> None:
+    purse = {"used_nano": 5}
+    right = {"day": "2027-01-15", "count": 1, "totals": {"promo": purse}, "root": "0x" + "11" * 32}
+    rows = [
+        {**right, "published": True, "published_root": right["root"]},
+        {**right, "day": "2027-01-16", "published": False, "published_root": "0x" + "22" * 32},
+        {**right, "day": "2027-01-17", "published": False, "published_root": None},
+    ]
+    with answering(response(json.dumps({"data": rows, "next_before": None}).encode())) as url:
+        shown = server.run("books", "days", "--url", url)
+    assert [line.split()[3] for line in shown.stdout.splitlines() if line.strip().startswith("2027")] == [
+        "yes",
+        "WRONG",
+        "no",
+    ]
+    assert "otherwise than it was closed" in shown.stderr
 
 
 def test_what_is_no_receipt_is_refused_in_a_sentence(server: Server, tmp_path: Path) -> None:
