@@ -66,6 +66,23 @@ class Site:
         with Journal.open(self.folder / "deployment.journal") as journal:
             return max(entry.block or 0 for entry in journal.entries)
 
+    async def left_waiting(self) -> None:
+        """A run that is cut off once its first transaction waits, on a chain that doesn't mine."""
+        await self.anvil.rpc.call("evm_setAutomine", False)
+        running = asyncio.create_task(self.run())
+        async with asyncio.timeout(120):
+            while not int((await self.anvil.rpc.call("txpool_status"))["pending"], 16):
+                assert not running.done(), "the run ended before it sent anything"
+                await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def heard(self, sentence: str, running: "asyncio.Task[Outcome]") -> None:
+        async with asyncio.timeout(120):
+            while sentence not in self.said:
+                assert not running.done(), f"never said: {sentence}"
+                await asyncio.sleep(0.02)
+
     async def delay_over(self) -> None:
         await self.anvil.rpc.call("evm_increaseTime", LEAST_DELAY_S + 1)
         await self.anvil.mine()
@@ -218,18 +235,20 @@ async def test_a_nonce_that_another_program_used_gets_its_step_another_one(site:
 
 
 async def test_a_transaction_that_waits_in_vain_is_replaced_for_more(site: Site) -> None:
-    await site.anvil.rpc.call("evm_setAutomine", False)
+    await site.left_waiting()
     with pytest.raises(NotMined, match="Creating FreeholdTimelock was sent as 0x"):
-        await site.run(patience_s=1.0)
+        await site.run(patience_s=0.5)
     with Journal.open(site.folder / "deployment.journal") as journal:
         before = journal.entries[0].fees
-        await site.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(before.most + 10**9))
-        await site.anvil.rpc.call("anvil_mine", "0x1")
+    await site.anvil.rpc.call("anvil_setNextBlockBaseFeePerGas", hex(before.most + 10**9))
+    await site.anvil.mine()
+    running = asyncio.create_task(site.run())
+    await site.heard("1 of 10: creating FreeholdTimelock, again for more gas …", running)
     async with mining(site.anvil):
-        outcome = await site.run()
-        assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
+        outcome = await running
+    assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
     with Journal.open(site.folder / "deployment.journal") as journal:
-        assert len(journal.entries[0].sent) == 2 and journal.entries[0].fees.most > before.most
+        assert len(journal.entries[0].sent) >= 2 and journal.entries[0].fees.most > before.most
     assert await site.sent() == STEPS - 1
 
 
@@ -241,21 +260,42 @@ class Forgetful(Rpc):
 
 
 async def test_a_transaction_that_no_node_shows_is_sent_again_as_the_same_one(site: Site) -> None:
-    await site.anvil.rpc.call("evm_setAutomine", False)
-    with pytest.raises(NotMined):
-        await site.run(patience_s=1.0)  # it is in the pool
+    await site.left_waiting()
     async with Forgetful(site.anvil.rpc.node) as forgetful:
         running = asyncio.create_task(site.run(forgetful))
-        async with asyncio.timeout(120):
-            while "1 of 10: creating FreeholdTimelock, sent again as it was …" not in site.said:
-                assert not running.done()
-                await asyncio.sleep(0.02)
+        await site.heard("1 of 10: creating FreeholdTimelock, sent again as it was …", running)
         async with mining(site.anvil, every_s=0.1):
             outcome = await running
     assert await site.sent() == STEPS - 1
     assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
     with Journal.open(site.folder / "deployment.journal") as journal:
         assert [len(entry.sent) for entry in journal.entries] == [1] * (STEPS - 1)
+
+
+class Hiding(Rpc):
+    """A node that has lost the receipt of one transaction."""
+
+    def __init__(self, url: str, tx_hash: str) -> None:
+        super().__init__(url)
+        self._hash = tx_hash
+
+    async def call(self, method: str, *params: Any) -> Any:
+        hidden = method == "eth_getTransactionReceipt" and params == (self._hash,)
+        return None if hidden else await super().call(method, *params)
+
+
+async def test_a_contract_is_found_at_its_address_where_its_transaction_is_not_seen(site: Site) -> None:
+    async with Failing(site.anvil.rpc.node, 1, after=True) as failing:
+        with pytest.raises(NodeUnavailable):
+            await site.run(failing)
+    with Journal.open(site.folder / "deployment.journal") as journal:
+        (tx_hash,) = journal.entries[0].sent
+    async with Hiding(site.anvil.rpc.node, tx_hash) as hiding, mining(site.anvil):
+        outcome = await site.run(hiding)
+    assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
+    assert await site.sent() == STEPS - 1
+    with Journal.open(site.folder / "deployment.journal") as journal:
+        assert journal.entries[0].mined == "" and journal.nonces() == list(range(STEPS - 1))
 
 
 async def test_a_version_with_other_contracts_does_not_go_on_with_a_deployment(site: Site) -> None:
