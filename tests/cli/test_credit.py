@@ -1,5 +1,6 @@
 """Lending, positions and allocations from the command line: what is asked, shown, refused, and done."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -78,7 +79,7 @@ def next_principal(town: Stand) -> str:
 
 def test_a_debt_over_the_limit_is_refused_in_words_with_what_is_allowed(town: Stand) -> None:
     said = town.server.refused("borrow", "400", "--collateral", "1", "--from", "bob", "--yes")
-    assert said.startswith("bob asks for 400 USDC, and may borrow 2")
+    assert re.match(r"bob asks for 400 USDC, and may borrow \d+(\.\d+)? USDC more: ", said)
     assert "of which 77 % may be owed" in said
     assert "Borrow less, or pledge more with --collateral." in said
 
@@ -95,7 +96,7 @@ def test_repaying_all_leaves_nothing(town: Stand) -> None:
 def test_usdc_is_lent_and_taken_back(town: Stand) -> None:
     lent = town.server.json("lend", "supply", "100", "--from", "bob", "--yes")
     assert (lent["supplied"], lent["market"]) == ("100", "DIEM")
-    assert "lent        " in town.server.run("health", "--from", "bob").stdout
+    assert "\nlent  " in town.server.run("health", "--from", "bob").stdout
     back = town.server.run("lend", "withdraw", "all", "--from", "bob", "--yes")
     assert back.stdout.startswith("bob has taken back ")
     assert "in the market against DIEM" in town.server.refused("lend", "withdraw", "all", "--from", "bob", "--yes")
