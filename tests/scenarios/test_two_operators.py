@@ -48,6 +48,7 @@ async def test_a_stake_is_credit_after_12_confirmations_and_not_before_and_pays_
         assert block == staked.block_number
         await land.anvil.rpc.call("anvil_mine", hex(CONFIRMATIONS - 1))
         await land.first.confirmed(block - 1)
+        await asyncio.sleep(1.5)  # three polls of the reader, in which nothing may happen
         assert (await land.first.get("/v1/status"))["confirmed"] == block - 1
         assert await customer.allowance_nano() == 0
         status, refused = await customer.chat("too early")
