@@ -105,6 +105,18 @@ async def test_a_trade_that_comes_out_worse_than_its_bound_is_refused_and_nothin
     assert buying.most_paid < done.paid <= wide.most_paid
 
 
+async def test_a_wallet_that_has_approved_more_pays_no_more_than_its_bound(place: Town) -> None:
+    alice, bob = await place.holder("alice", usdc=2_000), await place.holder("bob", usdc=100_000)
+    usdc, router = place.contracts.usdc, place.defi.router
+    await alice.send(usdc, "approve", router, 2_000 * USD, what="Approving")
+    buying = await quoted(place, 5 * ONE, buying=True)
+    await traded(place, bob, await quoted(place, 20 * ONE, buying=True))
+    with pytest.raises(Reverted, match="it would cost more than the most that was allowed"):
+        await swaps.prepare(alice, place.defi, buying)
+    await traded(place, alice, await quoted(place, ONE, buying=True))
+    assert await alice.read(usdc, "allowance", alice.address, router) > 1_500 * USD  # what others gave stays theirs
+
+
 async def test_no_slippage_is_a_bound_too(place: Town) -> None:
     alice = await place.holder("alice", diem=10)
     quote = await quoted(place, ONE, buying=False, slippage=Decimal(0))

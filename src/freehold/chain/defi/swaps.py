@@ -130,8 +130,6 @@ async def quote(
     beyond = InvalidRequest(
         reason=f"The pool has {said(held, name)}, and can't give {said(amount, name)} at any price: trade less."
     )
-    if not exact_paid and amount >= held:
-        raise beyond
     try:
         question = (given, wanted, amount, state.pool.fee, 0)
         found, root_after, _, _ = await read(rpc, uniswap.quoter(defi), function, question, what="Asking for a quote")
