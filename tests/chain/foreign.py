@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from eth_account import Account as Wallets
@@ -26,8 +26,10 @@ USD = 10**6
 async def mining(anvil: Anvil, *, every_s: float = 0.02) -> AsyncIterator[None]:
     """Blocks come by themselves, meanwhile."""
 
+    over = asyncio.Event()
+
     async def mine() -> None:
-        while True:
+        while not over.is_set():
             await anvil.rpc.call("evm_mine")
             await asyncio.sleep(every_s)
 
@@ -35,9 +37,15 @@ async def mining(anvil: Anvil, *, every_s: float = 0.02) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        miner.cancel()
-        with suppress(asyncio.CancelledError):
-            await miner
+        over.set()  # not cancelled: the last block would be mined at any later moment
+        await asyncio.wait([miner])
+
+
+async def mined(anvil: Anvil, tx_hash: str) -> None:
+    """Wait for a transaction: also a chain that mines each as it comes takes its time."""
+    async with asyncio.timeout(120):
+        while await anvil.rpc.call("eth_getTransactionReceipt", tx_hash) is None:  # noqa: ASYNC110 - asked over HTTP
+            await asyncio.sleep(0.02)
 
 
 class Key(KeyWallet):

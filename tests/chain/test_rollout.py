@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, Key, funded, mining, put_usdc
+from tests.chain.foreign import CHAIN_ID, CONFIRMATIONS, Key, funded, mined, mining, put_usdc
 from tests.chain.lab import START_S, USDC, Anvil
 
 from freehold.chain import audit, governance, rollout
@@ -225,7 +225,8 @@ async def test_a_nonce_that_another_program_used_gets_its_step_another_one(site:
     async with Failing(site.anvil.rpc.node, 2, after=False) as failing:
         with pytest.raises(NodeUnavailable):
             await site.run(failing)
-    await site.deployer.transmit(site.parameters.holder, "0x", gas=21_000)  # takes the nonce of the second step
+    # takes the nonce of the second step
+    await mined(site.anvil, await site.deployer.transmit(site.parameters.holder, "0x", gas=21_000))
     async with mining(site.anvil):
         outcome = await site.run()
         assert wrong(await site.audit(outcome.deployment, waiting=True)) == []
@@ -400,9 +401,10 @@ async def test_the_check_finds_other_code_a_right_that_was_left_and_a_wrong_addr
 
     async def granted(role: str, whom: str) -> list[str]:
         data = timelock.call("grantRole", role_of(role), whom)
-        await site.anvil.rpc.call(
+        sent = await site.anvil.rpc.call(
             "eth_sendTransaction", {"from": timelock.address, "to": timelock.address, "data": data}
         )
+        await mined(site.anvil, sent)
         return wrong(await site.audit(deployment, waiting=True, fresh=False))
 
     left = f"left with the deployer {site.deployer.address}"
