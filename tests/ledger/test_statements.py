@@ -10,6 +10,8 @@ import pytest
 
 from freehold.db import Database, statements
 
+from .conftest import Bench
+
 REFERENCE = {
     "clock": "one row: ledger time",
     "price_versions": "one row for each version, and when it begins",
@@ -158,3 +160,26 @@ async def test_what_looks_over_all_accounts_is_what_is_listed(database: Database
 )
 async def test_a_statement_that_leaves_its_account_is_found(database: Database, sql: str) -> None:
     assert list(untied(sql, await owned(database))) != []
+
+
+async def test_a_call_finds_its_accounts_grants_by_one_index(bench: Bench) -> None:
+    """Each further one is a page more of each account, which with many accounts is in no cache."""
+    await bench.prepaid(1_000)
+    await bench.allowance(10)
+
+    async def looks() -> dict[str, int]:
+        await bench.database.execute("select pg_stat_force_next_flush()")  # what the grants were made with
+        for batches in (bench.ledger._holds, bench.ledger._endings):
+            assert batches._connection is not None
+            await batches._connection.execute("select pg_stat_force_next_flush()")
+        rows = await bench.database.fetch(
+            "select indexrelname as name, idx_scan from pg_stat_user_indexes"
+            " where schemaname = 'ledger' and relname = 'grants'"
+        )
+        return {row["name"]: row["idx_scan"] for row in rows}
+
+    before = await looks()
+    charge = await bench.settle(await bench.hold(30), 25)
+    assert [leg.amount_nano for leg in charge.legs] == [10, 15]
+    after = await looks()
+    assert {name for name, count in after.items() if count > before[name]} == {"grants_alive"}
