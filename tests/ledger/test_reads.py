@@ -83,7 +83,7 @@ async def test_a_cursor_that_no_page_gave_out_is_refused(bench: Bench) -> None:
 
 
 async def test_a_charge_is_read_back_as_it_was_made(bench: Bench) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     await bench.allowance(5)
     await bench.prepaid(1_000)

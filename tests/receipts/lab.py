@@ -1,7 +1,9 @@
 """A ledger whose days pass, with receipts over it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID, uuid4
+
+from msgspec.structs import replace
 
 from freehold.clock import Day
 from freehold.db import Database

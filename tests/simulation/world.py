@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace as changed
 
 from freehold.clock import DAY_S
 from freehold.db import LOST, Connection
@@ -643,16 +644,16 @@ class World:
                 return
             if isinstance(outcome, DayUnopened):
                 await self._wait_for(self.go(self._open_day(account)))
-                request = replace(request, day_unopened_ok=True)
+                request = changed(request, day_unopened_ok=True)
             elif isinstance(outcome, StalePrice):
-                request = replace(request, price_version=outcome.current)
+                request = changed(request, price_version=outcome.current)
             elif isinstance(outcome, StaleKey):
-                request = replace(request, key_version=account.keys[request.key_id].version)
+                request = changed(request, key_version=account.keys[request.key_id].version)
             elif isinstance(outcome, RateLimited) and self._waits_for(outcome):
                 await asyncio.sleep(outcome.retry_after_s or 0)
             else:
                 return
-            request = replace(request, request_id=self.uuid())
+            request = changed(request, request_id=self.uuid())
 
     def _waits_for(self, limited: RateLimited) -> bool:
         """Whether a caller that was told to come again does: some, and not when the simulation is old."""
@@ -674,7 +675,7 @@ class World:
         }
         bodies = [call.request]
         if self.random.random() < self.plan.doubles:
-            bodies.append(call.request if self.random.random() < 0.5 else replace(
+            bodies.append(call.request if self.random.random() < 0.5 else changed(
                 call.request, amount_nano=call.request.amount_nano + 1
             ))  # fmt: skip
         call.bodies = bodies
@@ -758,7 +759,7 @@ class World:
         other = settlement
         if self.random.random() < self.plan.doubles:
             if self.random.random() < 0.5:
-                other = replace(settlement, cost_nano=settlement.cost_nano + 1)
+                other = changed(settlement, cost_nano=settlement.cost_nano + 1)
                 call.settlements.append(other)
             tasks.append(asyncio.ensure_future(self._until_known(lambda: worker.ledger.settle(hold, other))))
         if self.random.random() < self.plan.leaves:

@@ -1,7 +1,9 @@
 """From a request to a hold: find the model, bound the call, price its worst case, hold it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from freehold.gateway import headers
 from freehold.gateway.asgi import Exchange
@@ -29,8 +31,7 @@ LONGEST_TOKEN = 16
 """Bytes: a text of more than this many for each token of the context surely doesn't fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The most that a call can come to, in tokens. Outputs are per choice."""
 
     input: int
@@ -45,8 +46,7 @@ class Bounds:
         return self.least_output if self.in_steps else self.output
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """A call whose worst case is held."""
 
     hold: Hold

@@ -1,7 +1,6 @@
 """A request as read from its body, and the fields that no upstream may see."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ MOST_CHOICES = 128
 _decode = msgspec.json.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a call asks for. `body` is the client's, checked; what goes upstream is made from it."""
 
     kind: Kind

@@ -6,11 +6,11 @@ a whole plain answer) leaves when the settlement is durable. However a call ends
 
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from freehold.gateway import headers, refused
 from freehold.gateway.admission import Admitted, admit

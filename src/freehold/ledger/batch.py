@@ -70,7 +70,8 @@ class GroupCommit(Generic[Item, Result]):
     """One dedicated connection, one batch on it at a time.
 
     `send` makes one database call for all items and returns a result for each, in order. `abandon` is told of an item
-    that may have been applied although its caller got no answer, with the result where there is one.
+    that may have been applied although its caller got no answer, with the result where there is one; what waits is then
+    dropped when its caller leaves. Without `abandon` it is sent all the same.
     """
 
     def __init__(
@@ -158,12 +159,12 @@ class GroupCommit(Generic[Item, Result]):
                 await asyncio.sleep(pause_s)
 
     def _take(self) -> list[Waiting[Item, Result]]:
-        """The next batch, in order of arrival, without two items of one id and without those whose caller left."""
+        """The next batch, in order of arrival, without two items of one id and without what is dropped."""
         batch: list[Waiting[Item, Result]] = []
         later: list[Waiting[Item, Result]] = []
         ids: set[Hashable] = set()
         for waiting in self._queue:
-            if waiting.abandoned():
+            if self._abandon is not None and waiting.abandoned():
                 continue
             if len(batch) == LARGEST or waiting.id in ids:
                 later.append(waiting)

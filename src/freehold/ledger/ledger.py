@@ -6,12 +6,13 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from freehold.clock import Clock, Day, Month, SystemClock, rfc3339
 from freehold.db import LOST, Connection, Database, statements
@@ -126,8 +127,7 @@ class _Extension:
     body_digest = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True):
     """The end of a hold, as it goes into a batch."""
 
     account_id: int
@@ -346,8 +346,8 @@ class Ledger:
 
     async def _end(self, hold: Hold, verb: str, settlement: Settlement) -> _Ended:
         ending = _Ending(hold.account_id, hold.request_id, verb, settlement)
-        # Shielded: what was produced is paid for, also when the caller has gone.
-        return await asyncio.shield(self._endings.submit(ending, (hold.account_id, hold.request_id)))
+        # It goes to the database also when the caller leaves while it waits: what was produced is paid for.
+        return await self._endings.submit(ending, (hold.account_id, hold.request_id))
 
     def _give_back(self, request: HoldRequest | _Extension, held: Hold | Exception | None) -> None:
         """Release the hold of a caller that has gone, or that was told it is unknown (None).

@@ -1,10 +1,16 @@
-"""The ledger's values. Amounts are nano-USD, times are unix seconds of ledger time unless a name says otherwise."""
+"""The ledger's values. Amounts are nano-USD, times are unix seconds of ledger time unless a name says otherwise.
+
+What each call makes anew is a frozen msgspec.Struct: it is made in a tenth of a frozen dataclass's time.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
+
+import msgspec
+from msgspec import Struct
 
 from freehold.clock import Day, Month
 
@@ -25,8 +31,7 @@ PRIORITY: Mapping[Source, int] = {Source.STRIP: 10, Source.ALLOWANCE: 10, Source
 """Lower is drawn first; then the grant that expires sooner, then the one that started sooner, then its id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Struct, frozen=True):
     """The part of a hold, or of a charge, that one grant bears."""
 
     grant_id: int
@@ -34,8 +39,7 @@ class Leg:
     amount_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRequest:
+class HoldRequest(Struct, frozen=True):
     """Reserve a call's worst case. `least_nano == amount_nano` asks for exactly that, or a refusal.
 
     Otherwise the hold is max(least, min(amount, an eighth of what is left)).
@@ -74,8 +78,7 @@ class RateState:
     tokens_reset_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True, eq=False):
     request_id: UUID
     account_id: int
     key_id: int
@@ -87,12 +90,21 @@ class Hold:
     step: int = 0
     """How often it was extended."""
     idempotency_key: str | None = None
-    rate: RateState | None = field(default=None, compare=False)
-    """None where the key has no limit per minute, and on a hold that was found again."""
+    rate: RateState | None = None
+    """None where the key has no limit per minute, and on a hold that was found again. It makes no hold another one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hold) and self._itself() == other._itself()
+
+    def __hash__(self) -> int:
+        return hash(self._itself())
+
+    def _itself(self) -> tuple[object, ...]:
+        return (self.request_id, self.account_id, self.key_id, self.amount_nano, self.legs, self.price_version, self.day,
+                self.step, self.idempotency_key)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One try at one upstream, and what the operator owes for it."""
 
     upstream: str
@@ -101,8 +113,7 @@ class Attempt:
     """Opaque: how it ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What a call came to. What `cost_nano` is above the hold is absorbed, never billed."""
 
     cost_nano: int
@@ -122,8 +133,7 @@ class Settlement:
     """The answer comes by `store_answer`; until then, for at most 30 s, repeats are told to wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """One settled call: what a receipt is made from."""
 
     request_id: UUID
@@ -145,7 +155,7 @@ class Charge:
     at_s: float
     """Ledger time of the settlement."""
     attempts: tuple[Attempt, ...] = ()
-    remaining: Mapping[Source, int] = field(default_factory=dict)
+    remaining: Mapping[Source, int] = msgspec.field(default_factory=dict)
     """Available per purse right after the settlement; empty when read back later."""
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from freehold.money import cost_nano_up
 
 
@@ -62,8 +64,7 @@ class Terms:
     """Then one call tries it, while the others still go elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamCall:
+class UpstreamCall(Struct, frozen=True):
     """One request to an upstream. `path` is below its base URL, such as `chat/completions`; `body` is JSON."""
 
     path: str

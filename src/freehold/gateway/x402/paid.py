@@ -5,8 +5,10 @@ idempotency key: the same request gets the same answer again, another one is ref
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from freehold.gateway.admission import Admitted, Bounds, bound, served
 from freehold.gateway.asgi import Exchange
