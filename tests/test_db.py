@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from importlib.resources import files
+from uuid import RFC_4122, UUID
 
 import asyncpg
 import pytest
 
-from freehold.db import Connection, Database, MigrationError, statements
+from freehold.db import Connection, Database, MigrationError, random_id, statements
 
 
 @pytest.fixture
@@ -145,3 +146,10 @@ async def test_a_server_that_is_serializable_by_default_is_used_read_committed(e
     assert await kept.fetchval("show transaction_isolation") == "read committed"
     await kept.close()
     await database.close()
+
+
+def test_a_random_id_is_a_uuid_as_others_make_them() -> None:
+    drawn = [random_id() for _ in range(1_000)]
+    assert len(set(drawn)) == 1_000
+    assert {(one.version, one.variant) for one in drawn} == {(4, RFC_4122)}
+    assert all(isinstance(one, UUID) and one == UUID(one.hex) and hash(one) == hash(UUID(one.hex)) for one in drawn)

@@ -5,14 +5,17 @@ Knows no table but its own `schema_migrations`.
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg
+from asyncpg.pgproto import pgproto
 from asyncpg.pool import PoolConnectionProxy
 
 T = TypeVar("T")
@@ -32,6 +35,15 @@ LOST = (
 _MIGRATION_LOCK = 0x6672_6565_0001
 _NAME = re.compile(r"^--\s*name:\s*(\w+)\s*$", re.MULTILINE)
 _FILE = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
+
+
+def random_id() -> UUID:
+    """As `uuid4`, in a third of its time: of the class that asyncpg gives, which is a UUID and is sent as it stands."""
+    drawn = bytearray(os.urandom(16))
+    drawn[6] = drawn[6] & 0x0F | 0x40
+    drawn[8] = drawn[8] & 0x3F | 0x80
+    made: UUID = pgproto.UUID(bytes(drawn))
+    return made
 
 
 class MigrationError(Exception):

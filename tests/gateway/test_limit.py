@@ -68,3 +68,30 @@ async def test_another_error_passes_through_a_limit_that_has_expired() -> None:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ZeroDivisionError from None
+
+
+async def test_many_limits_end_each_in_its_time() -> None:
+    ended: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        with pytest.raises(TimeoutError), Limit(seconds):
+            await asyncio.Event().wait()
+        ended.append(seconds)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*map(wait, (0.3, 0.01, 0.6, 0.15)))
+    assert ended == [0.01, 0.15, 0.3, 0.6]
+
+
+def test_each_loop_keeps_its_own_limits() -> None:
+    async def late() -> None:
+        with pytest.raises(TimeoutError), Limit(0.01):
+            await asyncio.Event().wait()
+
+    async def outer() -> None:
+        with pytest.raises(TimeoutError), Limit(0.05):
+            await asyncio.to_thread(asyncio.run, late())
+            await asyncio.Event().wait()
+
+    asyncio.run(outer())
+    asyncio.run(late())

@@ -8,11 +8,11 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
-from freehold.db import LOST
+from freehold.db import LOST, random_id
 from freehold.gateway.headers import FREE, Headers
 from freehold.gateway.problems import NotSettled, RequestTimeout, RequestTooLarge, ServerFault
 from freehold.problems import LedgerUnavailable, Problem, error_body
@@ -41,7 +41,7 @@ class Exchange(ABC):
 
     def __init__(self, method: str, path: str, query: str, headers: Headers) -> None:
         """`query` is what stands after the path's `?`; `headers` are the request's, their names in lower case."""
-        self.id: UUID = uuid4()
+        self.id: UUID = random_id()
         self.method = method
         self.path = path
         self.query = query

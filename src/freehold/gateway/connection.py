@@ -325,6 +325,13 @@ class Carried(Exchange):
 
     # How it is carried
 
+    async def body(self, *, limit_bytes: int, patience_s: float) -> bytes:
+        if self._came and len(self._parts) == 1 and self._size <= limit_bytes and not self.disconnected:
+            (whole,) = self._parts  # as nearly every request comes: at once, with its head
+            self._parts, self._size, self._unread = [], 0, False
+            return whole
+        return await super().body(limit_bytes=limit_bytes, patience_s=patience_s)
+
     async def _part(self, patience_s: float) -> tuple[bytes, bool]:
         while not self._parts and not self._came and not self.disconnected:
             if self._expects:
