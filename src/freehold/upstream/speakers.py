@@ -337,9 +337,7 @@ class ResponsesSpeaker:
         if not isinstance(told, Mapping) or "prompt_tokens" not in told:
             return told
         inside, made = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
-        details = {"cached_tokens": inside.get("cached_tokens", 0)}
-        if "cache_write_tokens" in inside:
-            details["cache_write_tokens"] = inside["cache_write_tokens"]
+        details = {name: inside.get(name, 0) for name in ("cached_tokens", "cache_write_tokens")}
         return {
             "input_tokens": told["prompt_tokens"], "input_tokens_details": details,
             "output_tokens": told.get("completion_tokens"),
@@ -419,7 +417,7 @@ class MessagesSpeaker:
         elif kind == "thinking":
             block |= {"thinking": "", "signature": ""}
         else:
-            block |= {"text": "", "citations": None}
+            block |= {"text": "", "citations": []}
         self._blocks.append(block)
         index = len(self._blocks) - 1
         start = {"type": "content_block_start", "index": index, "content_block": dict(block)}

@@ -87,7 +87,7 @@ class Messenger:
             else:
                 if isinstance(part, Refusal):
                     self._refused.append(part.text)
-                content.append({"type": "text", "text": part.text, "citations": None})
+                content.append({"type": "text", "text": part.text, "citations": []})
         self._finish(choice)
         return {**self._message(used.of_messages(meter.reading()[0]), content), **self._end()}
 
@@ -183,7 +183,7 @@ class Messenger:
                 self._refused.append(part.text)
             if isinstance(part, Text) and not part.text:
                 return
-            self._start("text", {"type": "text", "text": "", "citations": None})
+            self._start("text", {"type": "text", "text": "", "citations": []})
             self._delta({"type": "text_delta", "text": part.text})
 
     def _call(self, part: Call) -> None:

@@ -232,7 +232,7 @@ def _item(item: dict[str, Any], where: str, found: list[dict[str, Any]], extra: 
         a_list(item.get("summary", []), f"{where}.summary")
         extra.append(text_bound(json.dumps(item)))
     elif kind == "item_reference":
-        raise unsupported(where, STATE)
+        raise unsupported(where, f"{STATE} (with store: false clients do so by themselves)")
     else:
         named = kind[:60] if isinstance(kind, str) else "without a type"
         raise unsupported(

@@ -17,12 +17,9 @@ from freehold.pricing.model import (
 def of_responses(usage: Usage) -> dict[str, Any]:
     """The usage object of `/v1/responses`."""
     prompt, output = input_tokens(usage), output_tokens(usage)
-    details = {"cached_tokens": _cached(usage)}
-    if written := _written(usage):
-        details["cache_write_tokens"] = written
     return {
         "input_tokens": prompt,
-        "input_tokens_details": details,
+        "input_tokens_details": {"cached_tokens": _cached(usage), "cache_write_tokens": _written(usage)},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": usage.get(REASONING, 0)},
         "total_tokens": prompt + output,
