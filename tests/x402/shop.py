@@ -38,6 +38,7 @@ from freehold.db import Database
 from freehold.gateway.account.application import build_account_app
 from freehold.gateway.account.services import AccountServices, AccountSettings, ServerStatus
 from freehold.gateway.door import Door
+from freehold.gateway.replay import KEY_BYTES, Answers
 from freehold.gateway.x402 import model
 from freehold.gateway.x402.facilitator import TOKEN, Facilitator
 from freehold.gateway.x402.model import Authorization
@@ -86,6 +87,8 @@ class Shop:
     database: Database
     database_url: str
     workers: list[Worker] = field(default_factory=list)
+    answer_key: bytes = field(default_factory=lambda: secrets.token_bytes(KEY_BYTES), repr=False)
+    """One for all workers: each gives again what another one answered."""
     _miner: asyncio.Task[None] | None = None
 
     @property
@@ -297,6 +300,7 @@ async def worker(
             catalogue=catalogue,
             allowance=allowance,
             payments=payments if takes else None,
+            answers=Answers(shop.answer_key),
         )
         stack.push_async_callback(door.finish)
 
