@@ -4,8 +4,10 @@ Contract addresses follow from the deployer's nonces, so the whole plan is known
 it all at once on a dev chain, whose node signs; `rollout.py` carries it out elsewhere, one transaction after the other.
 """
 
+import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -46,6 +48,8 @@ _FIAT = "artifacts/hardhat/contracts"
 _MAX = 2**256 - 1
 _GAS = 14_000_000
 _MOST_BLOCKS = 60
+_RECEIPTS_S = 20.0
+_LOOK_EVERY_S = 0.05
 _SALT = keccak(text="Freehold: the first settings")
 
 
@@ -373,11 +377,22 @@ async def carry_out(rpc: Rpc, plan: Plan) -> None:
             if int(await rpc.call("eth_getTransactionCount", plan.sender, "latest"), 16) >= wanted:
                 break
             await rpc.call("evm_mine")
-    receipts = await rpc.batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in sent])
-    for step, receipt in zip(plan.steps, receipts, strict=True):
+    for step, receipt in zip(plan.steps, await _receipts(rpc, sent), strict=True):
         if receipt is None or int(receipt["status"], 16) != 1:
             how = "was not mined" if receipt is None else "was refused by the chain"
             raise DeploymentBroken(reason=f"Deploying the contracts stopped: {step.what} {how}.")
+
+
+async def _receipts(rpc: Rpc, sent: Sequence[str]) -> Sequence[Mapping[str, Any] | None]:
+    """Of each transaction. Where somebody else mines too, a block's state is there a moment before its receipts."""
+    until_s = time.monotonic() + _RECEIPTS_S
+    while True:
+        found: Sequence[Mapping[str, Any] | None] = await rpc.batch(
+            [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in sent]
+        )
+        if None not in found or time.monotonic() > until_s:
+            return found
+        await asyncio.sleep(_LOOK_EVERY_S)  # a node offers nothing to wait for over HTTP
 
 
 @asynccontextmanager
