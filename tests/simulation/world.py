@@ -64,7 +64,7 @@ REFUSED = (
 )
 FIRST_DAY = 21_000
 """The first of a month, so that one midnight is a day's and the one before is a month's, too."""
-LONGEST_S = 120.0
+LONGEST_S = 600.0
 """Virtual seconds after which a simulation that isn't over is stuck."""
 
 
